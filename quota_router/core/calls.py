@@ -1,0 +1,91 @@
+"""
+What a caller sent, as values.
+
+Law: everything the router needs to know of a body is read once, into `CallFacts`; the bytes themselves are only forwarded.
+Never: keeps prompts; a body lives as long as its call and is written nowhere.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from quota_router.core.catalog import Caller, Family
+
+
+class Operation(StrEnum):
+    """Which endpoint of the dialect was called."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    ROUTE = "route"
+    """a decision only: the caller makes the call itself"""
+
+
+class Plane(StrEnum):
+    """Who makes the call upstream: we (`DATA`), or the caller with our decision (`DECISION`)."""
+
+    DATA = "data"
+    DECISION = "decision"
+
+
+class CallFacts(Struct, frozen=True, kw_only=True):
+    """The routing fields of a body. Nothing here is ever a prompt."""
+
+    model: str | None = None
+    stream: bool = False
+    asks_usage: bool = True
+    """False when it is an OpenAI stream whose caller did not ask for the usage chunk"""
+    max_output_tokens: int | None = None
+    """the smallest output cap that was stated; `None`: none was"""
+    choices: int = 1
+    """how many answers were asked for (`n`, `best_of`)"""
+    input_tokens: int | None = None
+    """the upper bound of the input; `None`: content by reference, the model's context is the bound"""
+    is_open_ended: bool = False
+    """hosted tools or an unknown service tier: what it may cost has no bound we know"""
+    leans_on: str | None = None
+    """the upstream state it leans on (`previous_response_id`, …): pinned to the provider that made it"""
+    labels: tuple[str, ...] = ()
+    """from OpenAI `metadata`, as `key:value`"""
+
+
+def _no_body(upstream_model: str) -> bytes:  # noqa: ARG001 -- the shape of `body_for`
+    """Stand in where the caller makes the call himself: nothing is sent."""
+    return b""
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One call, as the way of a call sees it."""
+
+    id: str
+    caller: Caller
+    family: Family
+    operation: Operation
+    facts: CallFacts
+    plane: Plane = Plane.DATA
+    model: str | None = None
+    """the model asked for; `None`: the default decides"""
+    body_for: Callable[[str], bytes] = _no_body
+    """the bytes to send, given the upstream's name of the model; everything else in them is as the caller sent it"""
+    body_bytes: int = 0
+    """how long the body was"""
+    query: str = ""
+    """the query string, without the question mark, forwarded as it came"""
+    headers: Mapping[str, str] = {}
+    """the incoming headers, lower-case; the dialect's allow list decides what is forwarded"""
+    labels: tuple[str, ...] = ()
+    pinned_provider: str | None = None
+    workflow: str | None = None
+    stage: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    """digest of what was asked, compared when the key comes again"""
+    deadline: datetime | None = None
+    """the caller's own, aware UTC"""
+    max_cost_nusd: int | None = None
