@@ -1,0 +1,77 @@
+"""
+The values that pass between a dialect and its callers.
+
+Law: these are the same for every family; what differs between vendors stays inside the family's room.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from quota_router.core.calls import CallFacts
+from quota_router.core.usage import Usage
+from quota_router.dialects.json import TopLevel
+from quota_router.errors import UpstreamError
+
+
+class UnreadableAnswer(UpstreamError):
+    """The provider's answer cannot be read."""
+
+    code = "upstream_invalid"
+
+
+class Parsed(Struct, frozen=True, kw_only=True):
+    """A body that was read once: its facts, and what is needed to send it on with another model."""
+
+    facts: CallFacts
+    top: TopLevel
+    replacements: Mapping[str, bytes]
+    """members besides `model` whose value differs upstream"""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What a body that did not stream tells us."""
+
+    usage: Usage | None
+    """`None`: nobody said, or the counts were absurd"""
+    cost_nusd: int | None
+    """as the upstream reported it, rounded up; `None`: it does not"""
+    failed: bool
+    """an error inside a 200: `classify_event` reads it from the same bytes"""
+    answer_id: str | None
+    """the upstream's own id of the answer, which a later call may lean on"""
+
+
+class EventKind(StrEnum):
+    """What an event of a stream means for us."""
+
+    OPENING = "opening"
+    """before any content: may be held back while another rung can still be tried"""
+    CONTENT = "content"
+    TERMINAL = "terminal"
+    """the end marker, and whatever follows it"""
+    ERROR = "error"
+    """`classify_event` reads the failure from its data"""
+    HIDDEN = "hidden"
+    """the usage chunk that we asked for and the caller did not: counted, not forwarded"""
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One event. `data`: the bytes as they came, blank line included."""
+
+    kind: EventKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a model list tells of one model. `None`: unknown, and left out."""
+
+    id: str
+    display_name: str
+    created_at: datetime
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None

@@ -1,0 +1,29 @@
+"""OpenAI's dialect, and that of the many who speak it: chat completions, completions, responses, embeddings."""
+
+from quota_router.dialects.openai.failures import classify, classify_event
+from quota_router.dialects.openai.replies import error_event, model_page, models_page, render_error
+from quota_router.dialects.openai.stream import reader
+from quota_router.dialects.openai.usage import read_answer
+from quota_router.dialects.openai.wire import (
+    answer_headers,
+    outgoing_body,
+    outgoing_headers,
+    read,
+    upstream_path,
+)
+
+__all__ = [
+    "answer_headers",
+    "classify",
+    "classify_event",
+    "error_event",
+    "model_page",
+    "models_page",
+    "outgoing_body",
+    "outgoing_headers",
+    "read",
+    "read_answer",
+    "reader",
+    "render_error",
+    "upstream_path",
+]
