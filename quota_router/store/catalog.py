@@ -1,0 +1,175 @@
+"""
+The catalog in its tables: read as one snapshot, and made to be what the operator's file says.
+
+Law: read, compare, write: what the comparison finds is all that is written. Rows managed through the API are never touched;
+`epochs.catalog` grows exactly when something changed.
+Never: begins or commits a transaction, projects balances (the lane does, for the limits named here), or keeps the default
+model, which is the file's own and joins the snapshot in the daemon.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, assert_never
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+
+from quota_router.core.catalog import DEFAULT_MODEL, Catalog, ManagedBy, Model
+from quota_router.core.limits import Limit
+from quota_router.store import catalog_rows as rows
+from quota_router.store.catalog_changes import (
+    Action,
+    Change,
+    RowKind,
+    Shelf,
+    Stored,
+    Value,
+    Wanted,
+    compare,
+    is_files,
+    refuse_conflicts,
+)
+from quota_router.store.tables import attachments, callers, epochs, limits, model_aliases, models, providers
+
+__all__ = ["Action", "Change", "RowKind", "apply_catalog", "load_catalog"]
+
+_TABLES: dict[RowKind, Table] = {
+    RowKind.PROVIDER: providers,
+    RowKind.MODEL: models,
+    RowKind.LIMIT: limits,
+    RowKind.CALLER: callers,
+}
+
+
+def load_catalog(conn: Connection) -> Catalog:
+    """
+    The whole catalog as of *conn*'s transaction, disabled providers, models and callers included, disabled limits not.
+
+    `default_model` is `default` where a pool made such a model, else `None`: what the file says overrides it.
+    """
+    shelf = _read(conn)
+
+    def of(kind: RowKind) -> dict[str, Any]:
+        return {name: stored.value for name, stored in shelf[kind].items()}
+
+    return Catalog(
+        epoch=conn.execute(select(epochs.c.value).where(epochs.c.name == "catalog")).scalar_one(),
+        providers=of(RowKind.PROVIDER),
+        models=of(RowKind.MODEL),
+        limits=tuple(s.value for s in shelf[RowKind.LIMIT].values() if s.enabled and isinstance(s.value, Limit)),
+        callers=of(RowKind.CALLER),
+        default_model=DEFAULT_MODEL if DEFAULT_MODEL in shelf[RowKind.MODEL] else None,
+    )
+
+
+def apply_catalog(conn: Connection, desired: Catalog, now: datetime, *, prune: bool = False) -> list[Change]:
+    """
+    Make the rows managed by the file what *desired* says. The caller owns the one write transaction this runs in.
+
+    What the file no longer names is disabled, or deleted with *prune*; a provider that a model of the API still needs is
+    disabled even then. A model that is gone loses its aliases at once, so that another may take them.
+
+    Returns:
+        what changed, providers before models before limits before callers; empty when nothing did.
+
+    Raises:
+        ConfigError: the file names a row, or takes an alias or a token, that is managed through the API, or attaches a model
+            to a provider that does not exist. Nothing was written.
+    """
+    wanted: dict[RowKind, Mapping[str, Value]] = {
+        RowKind.PROVIDER: desired.providers,
+        RowKind.MODEL: {name: rows.in_stored_order(model) for name, model in desired.models.items()},
+        RowKind.LIMIT: {limit.name: limit for limit in desired.limits},
+        RowKind.CALLER: desired.callers,
+    }
+    shelf = _read(conn)
+    refuse_conflicts(wanted, shelf)
+    changes = list(compare(wanted, shelf, prune=prune))
+    # From here on it must succeed.
+    if changes:
+        _write(conn, changes, wanted, shelf, now)
+    return changes
+
+
+def _read(conn: Connection) -> Shelf:
+    found = {
+        table: conn.execute(select(table).order_by(*table.primary_key)).all()
+        for table in (*_TABLES.values(), model_aliases, attachments)
+    }
+    readers: dict[RowKind, rows.Reader] = {
+        RowKind.PROVIDER: rows.read_provider,
+        RowKind.MODEL: rows.model_reader(found[model_aliases], found[attachments]),
+        RowKind.LIMIT: rows.read_limit,
+        RowKind.CALLER: rows.read_caller,
+    }
+    return {
+        kind: {
+            row.name: Stored(
+                value=readers[kind](row),
+                enabled=bool(row.enabled),
+                managed_by=ManagedBy(row.managed_by),
+                created_at=row.created_at,
+            )
+            for row in found[table]
+        }
+        for kind, table in _TABLES.items()
+    }
+
+
+def _write(conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf, now: datetime) -> None:
+    _make_room(conn, changes, wanted, shelf)
+    for change in changes:
+        match change.action:
+            case Action.ADDED | Action.CHANGED:
+                value = wanted[change.kind][change.name]
+                _put(conn, change, rows.row_of(value), shelf, now)
+                if isinstance(value, Model):
+                    _put_parts(conn, value, change, now)
+            case Action.DISABLED:
+                _put(conn, change, {"enabled": 0}, shelf, now)
+            case Action.PRUNED:
+                pass
+            case _:
+                assert_never(change.action)
+    conn.execute(update(epochs).where(epochs.c.name == "catalog").values(value=epochs.c.value + 1))
+
+
+def _make_room(conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf) -> None:
+    """
+    Delete what goes, before anything comes that could need its name, place, alias or token.
+
+    Changed callers are made anew: two of them may have swapped their tokens.
+    """
+
+    def names(kind: RowKind, *actions: Action) -> list[str]:
+        return [change.name for change in changes if change.kind is kind and change.action in actions]
+
+    pruned = {kind: names(kind, Action.PRUNED) for kind in RowKind}
+    gone = [name for name, stored in shelf[RowKind.MODEL].items() if is_files(stored) and name not in wanted[RowKind.MODEL]]
+    moved = [c.name for c in changes if c.kind is RowKind.MODEL and "attachments" in c.fields]
+    conn.execute(delete(model_aliases).where(model_aliases.c.model.in_(gone + names(RowKind.MODEL, Action.CHANGED))))
+    conn.execute(delete(attachments).where(attachments.c.model.in_(moved + pruned[RowKind.MODEL])))
+    # Models before the providers they were attached to.
+    conn.execute(delete(models).where(models.c.name.in_(pruned[RowKind.MODEL])))
+    conn.execute(delete(providers).where(providers.c.name.in_(pruned[RowKind.PROVIDER])))
+    conn.execute(delete(limits).where(limits.c.name.in_(pruned[RowKind.LIMIT])))
+    conn.execute(delete(callers).where(callers.c.name.in_(names(RowKind.CALLER, Action.PRUNED, Action.CHANGED))))
+
+
+def _put(conn: Connection, change: Change, row: dict[str, Any], shelf: Shelf, now: datetime) -> None:
+    table, stored = _TABLES[change.kind], shelf[change.kind].get(change.name)
+    is_new = stored is None or (change.kind is RowKind.CALLER and change.action is Action.CHANGED)
+    if is_new:
+        born = now if stored is None else stored.created_at
+        conn.execute(insert(table).values(**row, managed_by=ManagedBy.FILE, created_at=born, updated_at=now))
+    else:
+        version = {"version": table.c.version + 1} if "version" in table.c else {}
+        conn.execute(update(table).where(table.c.name == change.name).values(**row, **version, updated_at=now))
+
+
+def _put_parts(conn: Connection, model: Model, change: Change, now: datetime) -> None:
+    if model.aliases:
+        conn.execute(insert(model_aliases), [{"alias": alias, "model": model.name} for alias in model.aliases])
+    is_new_ladder = change.action is Action.ADDED or "attachments" in change.fields
+    if is_new_ladder and model.attachments:
+        times = {"created_at": now, "updated_at": now}
+        conn.execute(insert(attachments), [rows.attachment_row_of(rung) | times for rung in model.attachments])

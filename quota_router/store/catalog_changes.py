@@ -1,0 +1,172 @@
+"""
+What an apply will change: the file's catalog beside the stored one, compared as values.
+
+Law: pure; a conflict with what the file does not own is found here, before the first row is written.
+Never: reads or writes a table.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from quota_router.core.catalog import Caller, ManagedBy, Model, Provider
+from quota_router.core.limits import Limit
+from quota_router.errors import ConfigError
+
+
+class Action(StrEnum):
+    """What happened to a row."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    DISABLED = "disabled"
+    """gone from the file, or still needed by a row that is not the file's to delete"""
+    PRUNED = "pruned"
+
+
+class RowKind(StrEnum):
+    """What the row is; in the order in which they are compared and shown."""
+
+    PROVIDER = "provider"
+    MODEL = "model"
+    LIMIT = "limit"
+    CALLER = "caller"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One row that the file changed. A limit that was added or changed needs its balances projected anew."""
+
+    action: Action
+    kind: RowKind
+    name: str
+    fields: tuple[str, ...] = ()
+    """which fields, when changed"""
+
+    def describe(self) -> str:
+        """One line of the printed diff."""
+        why = {Action.CHANGED: f" ({', '.join(self.fields)})", Action.DISABLED: ": no longer in the file"}
+        return f"{self.action} {self.kind} {self.name}{why.get(self.action, '')}"
+
+    def show(self) -> dict[str, Any]:
+        """In the shape of the API."""
+        return {"action": self.action, "kind": self.kind, "name": self.name, "fields": self.fields, "text": self.describe()}
+
+
+Value = Provider | Model | Limit | Caller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A row as a value, and what only the row knows."""
+
+    value: Value
+    enabled: bool
+    managed_by: ManagedBy
+    created_at: datetime
+
+
+_NOT_THE_FILES = frozenset({"managed_by", "version", "paused"})
+"""Fields that the file does not say: pausing is the operator's word at run time, and outlives an apply."""
+
+
+Shelf = dict[RowKind, dict[str, Stored]]
+"""What is stored, by kind and name."""
+Wanted = Mapping[RowKind, Mapping[str, Value]]
+"""What the file says, by kind and name."""
+
+
+def refuse_conflicts(wanted: Wanted, shelf: Shelf) -> None:
+    """
+    Refuse a file that contradicts what it does not own.
+
+    Raises:
+        ConfigError: it names a row, or takes an alias or a token, that is managed through the API, or attaches a model to a
+            provider that does not exist.
+    """
+    for kind, values in wanted.items():
+        for name in values:
+            if name in shelf[kind] and not is_files(shelf[kind][name]):
+                raise ConfigError(
+                    f"The {kind} {name} is managed through the API. Take it out of the file, or delete it there first.",
+                    key_path=_key_path(kind, name),
+                )
+    theirs = {
+        mark: stored.value.name
+        for stored in (*shelf[RowKind.MODEL].values(), *shelf[RowKind.CALLER].values())
+        if not is_files(stored)
+        for mark in _unique_marks(stored.value)
+    }
+    for kind in (RowKind.MODEL, RowKind.CALLER):
+        for name, value in wanted[kind].items():
+            for mark in sorted(_unique_marks(value) & theirs.keys()):
+                raise ConfigError(
+                    f"The {kind} {name} has the {mark[0]} of {theirs[mark]}, which is managed through the API."
+                    " Give it another, or delete that one there first.",
+                    key_path=_key_path(kind, name),
+                )
+    apis = {name for name, stored in shelf[RowKind.PROVIDER].items() if not is_files(stored)}
+    known = wanted[RowKind.PROVIDER].keys() | apis
+    for name, provider in _attached(wanted[RowKind.MODEL].values()):
+        if provider not in known:
+            raise ConfigError(
+                f"The model {name} is attached to the provider {provider}, which does not exist. Add it, or fix the name.",
+                key_path=(*_key_path(RowKind.MODEL, name), "attachments"),
+            )
+
+
+def compare(wanted: Wanted, shelf: Shelf, *, prune: bool) -> Iterator[Change]:
+    """Every row that must change, by kind; of the rows no longer in the file those that are not disabled yet."""
+    tokens = {mark for caller in wanted[RowKind.CALLER].values() for mark in _unique_marks(caller)}
+    # A gone model is pruned with its attachments, so only the others keep a provider from being deleted.
+    staying = [s.value for n, s in shelf[RowKind.MODEL].items() if n not in wanted[RowKind.MODEL] and not (prune and is_files(s))]
+    needed = {provider for _, provider in _attached((*wanted[RowKind.MODEL].values(), *staying))}
+    for kind, values in wanted.items():
+        for name, value in values.items():
+            stored = shelf[kind].get(name)
+            if stored is None:
+                yield Change(action=Action.ADDED, kind=kind, name=name)
+            elif different := _differences(value, stored):
+                yield Change(action=Action.CHANGED, kind=kind, name=name, fields=different)
+        for name, stored in shelf[kind].items():
+            if name in values or not is_files(stored):
+                continue
+            may_go = prune and not (kind is RowKind.PROVIDER and name in needed)
+            # A caller that was renamed keeps its token: the old row makes room for it.
+            must_go = kind is RowKind.CALLER and not tokens.isdisjoint(_unique_marks(stored.value))
+            if may_go or must_go:
+                yield Change(action=Action.PRUNED, kind=kind, name=name)
+            elif stored.enabled:
+                yield Change(action=Action.DISABLED, kind=kind, name=name)
+
+
+def _differences(value: Value, stored: Stored) -> tuple[str, ...]:
+    names = (field.name for field in fields(value) if field.name not in _NOT_THE_FILES)
+    different = tuple(name for name in names if getattr(value, name) != getattr(stored.value, name))
+    # A limit has no flag of its own: to be in the file is to be enabled.
+    return (*different, "enabled") if isinstance(value, Limit) and not stored.enabled else different
+
+
+def is_files(stored: Stored) -> bool:
+    """The file may edit it."""
+    return stored.managed_by is ManagedBy.FILE
+
+
+def _unique_marks(value: Value) -> set[tuple[str, str]]:
+    match value:
+        case Model():
+            return {("alias", alias) for alias in value.aliases}
+        case Caller():
+            return {("token", value.token_sha256)}
+        case _:
+            return set()
+
+
+def _attached(found: Iterable[Value]) -> Iterator[tuple[str, str]]:
+    return ((m.name, a.provider) for m in found if isinstance(m, Model) for a in m.attachments)
+
+
+def _key_path(kind: RowKind, name: str) -> tuple[str, ...]:
+    return ("budgets" if kind is RowKind.LIMIT else f"{kind}s", name)
