@@ -1,0 +1,344 @@
+"""
+What may be done to the ledger, as jobs for the lane.
+
+Law: a job is a pure step `(state, now) -> answer`: it checks first, and changes the state only when nothing can refuse any more.
+Said twice under the same id, it answers the same and books nothing.
+Never: waits, draws an id, or reads a clock; whoever submits it brings the ids.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from quota_router.core.calls import Call, Plane
+from quota_router.core.decision import Candidate, Chosen, Decision, NoneUsable, Question, decide
+from quota_router.core.estimates import Estimate
+from quota_router.core.holds import Charge, Hold, HoldState, Settlement, amount_held, assume
+from quota_router.core.limits import Enforcement, Gauge, Window
+from quota_router.core.verdict import show_rung
+from quota_router.errors import Conflict, NoUsableProvider, UnknownHold
+from quota_router.store.booking import Booked, resolve
+from quota_router.store.state import OpenHold, State, Write, labels_text
+
+COOLDOWN_MEMORY = timedelta(hours=1)
+"""An ended cooldown is remembered this long, so that a rung that fails again waits longer."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Admission(Struct, frozen=True, kw_only=True):
+    """A hold that is durable, and the decision behind it. Only this opens the way upstream."""
+
+    hold: Hold
+    decision: Chosen
+
+
+class Setback(Struct, frozen=True, kw_only=True):
+    """The attempt before this one: settled in the same step in which the next rung is held."""
+
+    hold_id: str
+    settlement: Settlement
+
+
+@dataclass(slots=True, kw_only=True)
+class Admit:
+    """Decide for a call and hold the chosen rung, after settling the attempt before."""
+
+    call: Call
+    candidates: tuple[Candidate, ...]
+    """without cooldowns and gauges: those are read here"""
+    question: Question
+    hold_id: str
+    attempt: int
+    ttl_s: float
+    after: Setback | None = None
+    _answer: "Admission | NoneUsable | None" = field(default=None, init=False)
+
+    @property
+    def idempotency(self) -> tuple[str, str] | None:
+        """The key to be looked up before this runs."""
+        key = self.call.idempotency_key
+        return (self.call.caller.name, key) if key is not None and self.attempt == 1 else None
+
+    @property
+    def hold_ids(self) -> tuple[str, ...]:
+        """Holds to be read before this runs, if they are not open."""
+        return (self.after.hold_id,) if self.after else ()
+
+    def run(self, state: State, now: datetime) -> "Admission | NoneUsable":
+        """
+        Decide and hold.
+
+        Raises:
+            Conflict: the caller's idempotency key already names a call.
+        """
+        if self.hold_id in state.holds and self._answer is not None:
+            return self._answer  # an unknown COMMIT turned out to be one
+        self._refuse_known_key(state)
+        if self.after is not None:
+            resolve(state, now, self.after.hold_id, replace(self.after.settlement, ends_call=False))
+        decision = decide_now(state, now, self.candidates, self.question)
+        rungs = _encode([show_rung(rung) for rung in decision.rungs]).decode()
+        if isinstance(decision, NoneUsable):
+            self._record_refusal(state, now, rungs)
+            self._answer = decision
+            return decision
+        # From here on it must succeed.
+        if self.attempt == 1:
+            self._record_call(state, now, rungs, "running")
+        else:
+            state.write(Write.REDECIDED_CALL, _id=self.call.id, decision=rungs)
+        hold = self._hold(decision, now)
+        charges = []
+        for gauge in decision.candidate.gauges:
+            if gauge.opens:
+                _open_window(state, gauge, hold)
+            charge = Charge(limit=gauge.limit, bucket=gauge.bucket, held=amount_held(gauge.limit, hold.estimate))
+            state.charge(charge.limit, charge.bucket, held=charge.held)
+            charges.append(charge)
+        state.holds[hold.id] = OpenHold(hold=hold, charges=tuple(charges))
+        state.write(Write.NEW_HOLD, **_hold_row(hold, state.journal))
+        self._answer = Admission(hold=hold, decision=decision)
+        return self._answer
+
+    def _refuse_known_key(self, state: State) -> None:
+        """Refuse a key that names a call already, whether it runs or has ended: bodies are never stored to be given again."""
+        known = state.known_keys.get(self.idempotency) if self.idempotency else None
+        if known is not None and known["id"] != self.call.id:
+            said = "with another request" if known["fingerprint"] != self.call.fingerprint else f"and is {known['state']}"
+            message = f"This Idempotency-Key already names call {known['id']} {said}. Use a new key for a new call."
+            raise Conflict(message, call_id=known["id"], state=known["state"])
+
+    def _record_refusal(self, state: State, now: datetime, rungs: str) -> None:
+        """A call that dispatched nothing is kept as refused and frees its key; one that did has failed."""
+        if self.attempt == 1:
+            self._record_call(state, now, rungs, "refused")
+            return
+        state.write(Write.REDECIDED_CALL, _id=self.call.id, decision=rungs)
+        state.write(Write.ENDED_CALL, _id=self.call.id, state="failed", status=None, ended_at=now)
+
+    def _record_call(self, state: State, now: datetime, rungs: str, call_state: str) -> None:
+        call, is_refused = self.call, call_state == "refused"
+        if self.idempotency is not None and not is_refused:
+            state.known_keys[self.idempotency] = {"id": call.id, "state": call_state, "fingerprint": call.fingerprint}
+        state.write(
+            Write.NEW_CALL,
+            id=call.id,
+            caller=call.caller.name,
+            idempotency_key=None if is_refused else call.idempotency_key,
+            fingerprint=call.fingerprint,
+            plane=call.plane,
+            operation=call.operation,
+            model=self.candidates[0].attachment.model,
+            labels=labels_text(call.labels),
+            workflow=call.workflow,
+            stage=call.stage,
+            state=call_state,
+            decision=rungs,
+            at=now,
+            ended_at=now if is_refused else None,
+        )
+
+    def _hold(self, decision: Chosen, now: datetime) -> Hold:
+        call, candidate = self.call, decision.candidate
+        return Hold(
+            id=self.hold_id,
+            call_id=call.id,
+            attempt=self.attempt,
+            provider=candidate.provider.name,
+            account=candidate.provider.account,
+            model=candidate.attachment.model,
+            upstream_model=candidate.attachment.upstream_model,
+            caller=call.caller.name,
+            labels=call.labels,
+            workflow=call.workflow,
+            stage=call.stage,
+            plane=call.plane,
+            estimate=candidate.estimate,
+            held_at=now,
+            expires_at=now + timedelta(seconds=self.ttl_s),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Explain:
+    """Decide, and write nothing."""
+
+    candidates: tuple[Candidate, ...]
+    question: Question
+    hold_ids: tuple[str, ...] = ()
+    idempotency: tuple[str, str] | None = None
+
+    def run(self, state: State, now: datetime) -> Decision:
+        """Answer as `Admit` would at this moment."""
+        return decide_now(state, now, self.candidates, self.question)
+
+
+@dataclass(slots=True, kw_only=True)
+class Settle:
+    """Post or void a hold."""
+
+    hold_id: str
+    settlement: Settlement
+    idempotency: tuple[str, str] | None = None
+
+    @property
+    def hold_ids(self) -> tuple[str, ...]:
+        """Holds to be read before this runs, if they are not open."""
+        return (self.hold_id,)
+
+    def run(self, state: State, now: datetime) -> Booked:
+        """
+        Resolve the hold, or answer what it was resolved to.
+
+        Raises:
+            UnknownHold: there is none of that id.
+            HoldResolved: it was resolved otherwise before.
+        """
+        return resolve(state, now, self.hold_id, self.settlement)
+
+
+@dataclass(slots=True, kw_only=True)
+class Peek:
+    """Look a hold up, open or resolved."""
+
+    hold_id: str
+    idempotency: tuple[str, str] | None = None
+
+    @property
+    def hold_ids(self) -> tuple[str, ...]:
+        """Holds to be read before this runs, if they are not open."""
+        return (self.hold_id,)
+
+    def run(self, state: State, now: datetime) -> Hold:  # noqa: ARG002 -- a job's shape
+        """Return the hold. Raises `UnknownHold`."""
+        open_hold, resolved = state.holds.get(self.hold_id), state.resolved.get(self.hold_id)
+        if open_hold is not None:
+            return open_hold.hold
+        if resolved is not None:
+            return resolved.hold
+        raise UnknownHold
+
+
+@dataclass(slots=True, kw_only=True)
+class Extend:
+    """Give an open hold more time, and a new estimate when one is given."""
+
+    hold_id: str
+    ttl_s: float
+    estimate: Estimate | None = None
+    hold_ids: tuple[str, ...] = ()
+    idempotency: tuple[str, str] | None = None
+
+    def run(self, state: State, now: datetime) -> Hold:
+        """
+        Move `expires_at`, later only.
+
+        Raises:
+            UnknownHold: there is none of that id that is still open.
+            NoUsableProvider: the new estimate does not fit its limits; the hold stays as it was.
+        """
+        open_hold = state.holds.get(self.hold_id)
+        if open_hold is None:
+            raise UnknownHold("There is no open hold of that id: it is resolved, or never was.")
+        later = max(open_hold.hold.expires_at, now + timedelta(seconds=self.ttl_s))
+        estimate = self.estimate or open_hold.hold.estimate
+        hold = replace(open_hold.hold, expires_at=later, estimate=estimate)
+        charges = tuple(replace(charge, held=amount_held(charge.limit, estimate)) for charge in open_hold.charges)
+        for before, after in zip(open_hold.charges, charges, strict=True):
+            _refuse_growth(state, now, before, after)
+        # From here on it must succeed.
+        for before, after in zip(open_hold.charges, charges, strict=True):
+            state.charge(after.limit, after.bucket, held=after.held - before.held)
+        state.holds[hold.id] = OpenHold(hold=hold, charges=charges)
+        state.write(Write.EXTENDED_HOLD, _id=hold.id, expires_at=later, estimate=estimate.to_json())
+        return hold
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """
+    Expire what is past its time, and drop what nobody counts any more.
+
+    `orphans`: at start every open hold whose call we relayed counts as dispatched and expires at once; the caller of a decision may
+    still be at it, his hold waits for its time.
+    """
+
+    orphans: bool = False
+    hold_ids: tuple[str, ...] = ()
+    idempotency: tuple[str, str] | None = None
+
+    def run(self, state: State, now: datetime) -> int:
+        """Return how many holds expired."""
+        due = [
+            held for held in state.holds.values() if held.hold.expires_at <= now or (self.orphans and held.hold.plane is Plane.DATA)
+        ]
+        for held in due:
+            resolve(state, now, held.hold.id, assume(held.hold, held.charges))
+        for key, cooldown in list(state.cooldowns.items()):
+            if cooldown.until + COOLDOWN_MEMORY <= now:
+                del state.cooldowns[key]
+                state.write(Write.ENDED_COOLDOWN, _provider=key[0], _model=key[1])
+        state.forget_old(now)
+        state.write_learned()
+        return len(due)
+
+
+def decide_now(state: State, now: datetime, candidates: tuple[Candidate, ...], question: Question) -> Decision:
+    """Give each candidate what the ledger knows of it at this moment, and decide."""
+    return decide((_informed(state, now, candidate, question) for candidate in candidates), question, now)
+
+
+def _informed(state: State, now: datetime, candidate: Candidate, question: Question) -> Candidate:
+    attachment, provider = candidate.attachment, candidate.provider
+    gauges = tuple(state.gauge(limit, now) for limit in state.catalog.limits_of(question.subjects_of(candidate)))
+    return replace(candidate, cooldown=state.cooldown_of(provider.name, attachment.model), gauges=gauges)
+
+
+def _refuse_growth(state: State, now: datetime, before: Charge, after: Charge) -> None:
+    """
+    Judge what a hold wants more of as what a new one asks for: a strict limit keeps its promise.
+
+    Raises:
+        NoUsableProvider: it does not fit.
+    """
+    limit, more = after.limit, max(0, after.held - before.held)
+    gauge = state.gauge(limit, now)
+    if gauge.window_start > after.bucket:  # the hold counts in a window that has ended
+        gauge = state.gauge(limit, after.bucket)
+    if limit.enforcement is not Enforcement.ADVISORY and not gauge.fits(more):
+        message = f"The new estimate does not fit the limit {limit.name!r}: {more} more asked, {gauge.remaining} left."
+        raise NoUsableProvider(message, status=429, code="insufficient_quota", rungs=[], retry_after_s=None)
+
+
+def _open_window(state: State, gauge: Gauge, hold: Hold) -> None:
+    """Open a first-use window with the first hold that uses it; it stays open when that hold is voided."""
+    state.opened[gauge.limit.name] = Window(start=gauge.window_start, end=gauge.window_end)
+    state.write(Write.WINDOW, limit_name=gauge.limit.name, start=gauge.window_start, end=gauge.window_end, opened_by=hold.id)
+
+
+def _hold_row(hold: Hold, journal: str) -> dict[str, Any]:
+    """Lay a new hold out as its row."""
+    return {
+        "id": hold.id,
+        "call_id": hold.call_id,
+        "journal": journal,
+        "attempt": hold.attempt,
+        "provider": hold.provider,
+        "account": hold.account,
+        "model": hold.model,
+        "upstream_model": hold.upstream_model,
+        "caller": hold.caller,
+        "labels": labels_text(hold.labels),
+        "workflow": hold.workflow,
+        "stage": hold.stage,
+        "plane": hold.plane,
+        "state": HoldState.HELD,
+        "estimate": hold.estimate.to_json(),
+        "held_at": hold.held_at,
+        "expires_at": hold.expires_at,
+    }

@@ -1,0 +1,238 @@
+"""
+What the ledger tells: sums, lines of money, and the story of one call, as plain values in the shapes of the API.
+
+Law: each answer is read in one transaction of the read engine, so that it shows one moment; what it shows was committed.
+Never: writes, decides who may see what (the web does), or shows a secret: there is none in these tables.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from sqlalchemy import ColumnElement, Row, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from quota_router.core.estimates import Estimate
+from quota_router.core.holds import HoldState
+from quota_router.core.usage import BUCKETS
+from quota_router.errors import LedgerUnavailable, UnknownCall
+from quota_router.store.cursors import read_cursor, write_cursor
+from quota_router.store.tables import calls, entries, holds
+from quota_router.store.usage_report import read_usage
+
+PAGE_MAX = 1_000
+"""Items of one page of any list."""
+ENTRY_FILTERS = ("journal", "kind", "provider", "account", "model", "caller", "call_id", "hold_id")
+"""Columns of `entries` that may be asked to equal a word."""
+_SEQ_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """A decision that was given and held: what is needed to give it again."""
+
+    call_id: str
+    fingerprint: str | None
+    model: str
+    provider: str
+    upstream_model: str
+    hold_id: str
+    expires_at: datetime
+    estimate_nusd: int | None
+    """`None`: the price is unknown"""
+    rungs: list[dict[str, Any]]
+
+
+class Reports:
+    """Reads the ledger. Give it the read engine."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def usage(self, group_by: Sequence[str], since: datetime | None, until: datetime | None, tz: ZoneInfo) -> dict[str, Any]:
+        """
+        Calls, tokens, cost and latency of what was held in `[since, until)`, in groups and in total.
+
+        Raises:
+            InvalidRequest: as `read_usage` says.
+            LedgerUnavailable: the database cannot be read.
+        """
+        async with self._reading() as conn:
+            return await read_usage(conn, group_by, since, until, tz)
+
+    async def entries(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        matching: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """
+        One page of the lines of money, by journal and seq.
+
+        Args:
+            limit: 1 to `PAGE_MAX`.
+            cursor: `next` of the page before.
+            since: by `held_at` as in `usage`, so that the lines of a time add up to its sums; aware.
+            until: likewise; not included.
+            matching: values by column, of `ENTRY_FILTERS`.
+
+        Raises:
+            InvalidRequest: the cursor is none of ours.
+            LedgerUnavailable: the database cannot be read.
+        """
+        assert 1 <= limit <= PAGE_MAX
+        place = tuple_(entries.c.journal, entries.c.seq)
+        asked = select(entries).order_by(entries.c.journal, entries.c.seq).limit(limit + 1)
+        asked = asked.where(*(_matches(name, value) for name, value in (matching or {}).items()))
+        if cursor is not None:
+            asked = asked.where(place > tuple_(*_read_place(cursor)))
+        if since is not None:
+            asked = asked.where(entries.c.held_at >= since)
+        if until is not None:
+            asked = asked.where(entries.c.held_at < until)
+        async with self._reading() as conn:
+            rows = (await conn.execute(asked)).all()
+        page = rows[:limit]
+        more = write_cursor(page[-1].journal, page[-1].seq) if len(rows) > limit else None
+        return {"items": [_show_entry(row) for row in page], "next": more}
+
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """
+        The whole story of a call.
+
+        Costs are what was booked; `None` where a price is unknown, or an attempt is not settled yet.
+
+        Raises:
+            UnknownCall: there is none of that id.
+            LedgerUnavailable: the database cannot be read.
+        """
+        async with self._reading() as conn:
+            call = (await conn.execute(select(calls).where(calls.c.id == call_id))).one_or_none()
+            if call is None:
+                raise UnknownCall
+            attempts = (await conn.execute(select(holds).where(holds.c.call_id == call_id).order_by(holds.c.attempt))).all()
+            lines = (
+                select(entries)
+                .where(entries.c.hold_id.in_([attempt.id for attempt in attempts]))
+                .order_by(entries.c.at, entries.c.journal, entries.c.seq)
+            )
+            booked = (await conn.execute(lines)).all()
+        tried = [_show_attempt(hold, [line for line in booked if line.hold_id == hold.id]) for hold in attempts]
+        is_unpriced = any(attempt["cost_nusd"] is None and attempt["usage"] is not None for attempt in tried)
+        return {
+            "id": call.id,
+            "caller": call.caller,
+            "model": call.model,
+            "labels": _decode(call.labels),
+            "state": call.state,
+            "decision": {"rungs": _decode(call.decision)},
+            "attempts": tried,
+            "entries": [_show_entry(line) for line in booked],
+            "cost_nusd": None if is_unpriced else sum(line.cost_nusd or 0 for line in booked),
+        }
+
+    async def routed(self, call_id: str) -> Routed | None:
+        """Find the decision and the hold that a call was given first; `None`: it was given none."""
+        asked = select(holds, calls.c.fingerprint.label("asked"), calls.c.decision).join(calls, calls.c.id == holds.c.call_id)
+        async with self._reading() as conn:
+            row = (await conn.execute(asked.where(calls.c.id == call_id, holds.c.attempt == 1))).one_or_none()
+        if row is None:
+            return None
+        return Routed(
+            call_id=call_id,
+            fingerprint=row.asked,
+            model=row.model,
+            provider=row.provider,
+            upstream_model=row.upstream_model,
+            hold_id=row.id,
+            expires_at=row.expires_at,
+            estimate_nusd=Estimate.from_json(row.estimate).likely_nusd,
+            rungs=_decode(row.decision),
+        )
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """One snapshot. Foreign errors are translated here, at the rim."""
+        try:
+            async with self._engine.connect() as conn:
+                yield conn
+        except SQLAlchemyError as exc:
+            raise LedgerUnavailable("The ledger's database cannot be read now.") from exc
+
+
+def show_instant(at: datetime) -> str:
+    """An instant as RFC 3339 text in UTC, to the microsecond: all have one length, so that they sort as text."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _read_place(cursor: str) -> tuple[str, int]:
+    """After which entry a page begins. A seq beyond what the database counts is beyond its last."""
+    journal, seq = read_cursor(cursor, tuple[str, int])
+    return journal, min(seq, _SEQ_MAX)
+
+
+def _matches(name: str, value: str) -> ColumnElement[bool]:
+    """Compare one column; a call's entries are found through its holds, which have the index."""
+    if name == "call_id":
+        return entries.c.hold_id.in_(select(holds.c.id).where(holds.c.call_id == value))
+    return entries.c[name] == value
+
+
+def _show_entry(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "seq": row.seq,
+        "journal": row.journal,
+        "kind": row.kind,
+        "call_id": row.call_id,
+        "hold_id": row.hold_id,
+        "provider": row.provider,
+        "account": row.account,
+        "model": row.model,
+        "caller": row.caller,
+        "labels": _decode(row.labels),
+        "cost_nusd": row.cost_nusd,
+        "estimate_nusd": row.estimate_nusd,
+        "shadow_cost_nusd": row.shadow_cost_nusd,
+        "usage": _show_usage([row]),
+        "quality": row.quality,
+        "price_source": row.price_source,
+        "held_at": show_instant(row.held_at),
+        "at": show_instant(row.at),
+        "hash": row.hash.hex(),
+    }
+
+
+def _show_usage(lines: Sequence[Row[Any]]) -> dict[str, int]:
+    """The buckets, under the names in which a caller settles them."""
+    return {f"{bucket}_tokens": sum(getattr(line, bucket) for line in lines) for bucket in BUCKETS}
+
+
+def _show_attempt(hold: Row[Any], booked: Sequence[Row[Any]]) -> dict[str, Any]:
+    """One attempt and what was booked for it: what came late is a difference, so that the sum is the truth as known last."""
+    cost_nusd: int | None = 0 if hold.state == HoldState.VOIDED else None
+    if booked and booked[-1].cost_nusd is not None:
+        cost_nusd = sum(line.cost_nusd or 0 for line in booked)
+    return {
+        "provider": hold.provider,
+        "upstream_model": hold.upstream_model,
+        "outcome": hold.outcome,
+        "failure": hold.failure,
+        "status": hold.status,
+        "cost_nusd": cost_nusd,
+        "usage": _show_usage(booked) if booked else None,
+        "quality": booked[-1].quality if booked else None,
+        "latency_ms": hold.latency_ms,
+        "first_byte_ms": hold.first_byte_ms,
+    }
+
+
+def _decode(text: str) -> Any:  # noqa: ANN401 -- whatever was stored
+    return msgspec.json.decode(text)

@@ -1,0 +1,205 @@
+"""
+What the lane knows: the ledger's present, in memory.
+
+Law: a projection of the rows that the same transaction reads or writes, and nothing more: losing it costs one reload and changes no
+meaning. Only jobs inside the lane change it, without suspending.
+Never: speaks SQL; it collects the rows to be written, the lane writes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Self
+
+import msgspec
+from msgspec import Struct
+
+from quota_router.core.catalog import Catalog
+from quota_router.core.estimates import Learned
+from quota_router.core.health import Cooldown
+from quota_router.core.holds import Charge, EntryKind, Hold, HoldState, Settlement
+from quota_router.core.limits import Gauge, Limit, Window
+from quota_router.core.windows import Coverage, coverage, next_relief
+
+LABELS_CACHED = 1_024
+
+
+class Write(StrEnum):
+    """The kinds of rows a batch writes, in the order in which they are written."""
+
+    NEW_CALL = "new_call"
+    NEW_HOLD = "new_hold"
+    RESOLVED_HOLD = "resolved_hold"
+    EXTENDED_HOLD = "extended_hold"
+    CORRECTED_HOLD = "corrected_hold"
+    ENTRY = "entry"
+    REDECIDED_CALL = "redecided_call"
+    ENDED_CALL = "ended_call"
+    WINDOW = "window"
+    BALANCE = "balance"
+    ENDED_COOLDOWN = "ended_cooldown"
+    COOLDOWN = "cooldown"
+    LEARNED = "learned"
+    HEAD = "head"
+
+
+@lru_cache(maxsize=LABELS_CACHED)
+def labels_text(labels: tuple[str, ...]) -> str:
+    """Lay labels out as their column: the same few stand in three rows of every call."""
+    return msgspec.json.encode(labels).decode()
+
+
+@dataclass(slots=True, kw_only=True)
+class Balance:
+    """What is posted to and held in one bucket of one limit, in the limit's unit."""
+
+    posted: int = 0
+    held: int = 0
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """The end of a journal's chain."""
+
+    seq: int
+    hash: bytes
+    at: datetime
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """A hold that has left `held`, as its row tells it: what a repeated or late word is compared with."""
+
+    hold: Hold
+    state: HoldState
+    fingerprint: str
+    charges: tuple[Charge, ...]
+    booked: Mapping[EntryKind, Settlement]
+    """what was booked for it, by kind of entry"""
+
+
+class OpenHold(Struct, frozen=True, kw_only=True):
+    """A hold that is held, with what it takes from each limit."""
+
+    hold: Hold
+    charges: tuple[Charge, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Everything a job may look at, and the rows the batch will write."""
+
+    journal: str
+    head: Head
+    catalog: Catalog
+    balances: dict[str, dict[datetime, Balance]] = field(default_factory=dict)
+    """by limit, by bucket"""
+    opened: dict[str, Window] = field(default_factory=dict)
+    """the last first-use window of each limit"""
+    holds: dict[str, OpenHold] = field(default_factory=dict)
+    cooldowns: dict[tuple[str, str], Cooldown] = field(default_factory=dict)
+    """by (provider, model); model `""`: the whole provider"""
+    learned: dict[tuple[str, str], Learned] = field(default_factory=dict)
+    """by (model, provider)"""
+    resolved: dict[str, Resolved] = field(default_factory=dict)
+    """read for this batch only: holds that jobs asked for and that are not open"""
+    known_keys: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    """read for this batch only: calls by (caller, idempotency key)"""
+    writes: dict[Write, list[dict[str, Any]]] = field(default_factory=dict)
+    _touched: set[tuple[str, datetime]] = field(default_factory=set)
+    _taught: set[tuple[str, str]] = field(default_factory=set)
+
+    def write(self, kind: Write, /, **row: Any) -> None:  # noqa: ANN401 -- a row's values are what its columns take
+        """Add one row to what this batch writes."""
+        self.writes.setdefault(kind, []).append(row)
+
+    def gauge(self, limit: Limit, now: datetime) -> Gauge:
+        """What is left under *limit* at *now*."""
+        covered = coverage(limit, now, self.opened.get(limit.name))
+        buckets = self.balances.get(limit.name, {})
+        posted = held = 0
+        oldest: datetime | None = None
+        for bucket in self._counted(buckets, covered):
+            balance = buckets[bucket]
+            if balance.posted or balance.held:
+                posted, held = posted + balance.posted, held + balance.held
+                oldest = bucket if oldest is None else min(oldest, bucket)
+        return Gauge(
+            limit=limit,
+            posted=posted,
+            held=held,
+            bucket=covered.bucket,
+            opens=covered.opens,
+            window_start=covered.start,
+            window_end=covered.end,
+            relief_at=next_relief(limit, covered, oldest),
+        )
+
+    @staticmethod
+    def _counted(buckets: Mapping[datetime, Balance], covered: Coverage) -> list[datetime]:
+        """Return the buckets that count; all but rolling windows have exactly one, found without a walk."""
+        if covered.first_bucket == covered.bucket:
+            return [covered.bucket] if covered.bucket in buckets else []
+        return [bucket for bucket in buckets if covered.first_bucket <= bucket <= covered.bucket]
+
+    def cooldown_of(self, provider: str, model: str) -> Cooldown | None:
+        """Return the cooldown that stands longest on a rung: its own, or its whole provider's."""
+        own, whole = self.cooldowns.get((provider, model)), self.cooldowns.get((provider, ""))
+        if own is None or whole is None:
+            return own or whole
+        return own if own.until > whole.until else whole
+
+    def charge(self, limit: Limit, bucket: datetime, *, posted: int = 0, held: int = 0) -> None:
+        """Move one balance."""
+        balance = self.balances.setdefault(limit.name, {}).setdefault(bucket, Balance())
+        balance.posted += posted
+        balance.held += held
+        self._touched.add((limit.name, bucket))
+
+    def teach(self, key: tuple[str, str], learned: Learned) -> None:
+        """Remember what an attachment's answers use."""
+        self.learned[key] = learned
+        self._taught.add(key)
+
+    def write_learned(self) -> None:
+        """Write what was learned since the last time. What a crash loses of it is learned again."""
+        for model, provider in self._taught:
+            self.write(Write.LEARNED, model=model, provider=provider, **self.learned[model, provider].to_row())
+        self._taught.clear()
+
+    def forget_old(self, now: datetime) -> None:
+        """Drop balances that no window counts any more: memory stays bounded, the rows stay."""
+        # What this batch moved is still to be written: it goes with the next sweep.
+        needed = self._touched | {(charge.limit.name, charge.bucket) for held in self.holds.values() for charge in held.charges}
+        for limit in self.catalog.limits:
+            covered = coverage(limit, now, self.opened.get(limit.name))
+            buckets = self.balances.get(limit.name, {})
+            for bucket in [b for b in buckets if b < covered.first_bucket and (limit.name, b) not in needed]:
+                del buckets[bucket]
+
+    def copy(self) -> Self:
+        """Copy what can change, so that the copy does not."""
+        balances = {name: {b: replace(balance) for b, balance in found.items()} for name, found in self.balances.items()}
+        return type(self)(
+            journal=self.journal,
+            head=self.head,
+            catalog=self.catalog,
+            balances=balances,
+            opened=dict(self.opened),
+            holds=dict(self.holds),
+            cooldowns=dict(self.cooldowns),
+            learned=dict(self.learned),
+        )
+
+    def take_writes(self) -> dict[Write, list[dict[str, Any]]]:
+        """Return everything this batch has to write, and begin a new one."""
+        for name, bucket in self._touched:
+            balance = self.balances[name][bucket]
+            self.write(Write.BALANCE, limit_name=name, bucket=bucket, posted=balance.posted, held=balance.held)
+        if Write.ENTRY in self.writes:
+            self.write(Write.HEAD, name=self.journal, seq=self.head.seq, hash=self.head.hash, at=self.head.at)
+        writes, self.writes = self.writes, {}
+        self._touched.clear()
+        self.resolved.clear()
+        self.known_keys.clear()
+        return writes
