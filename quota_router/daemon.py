@@ -1,0 +1,356 @@
+"""
+The composition root: the one file that knows everybody. Start, drain, stop.
+
+Law: whatever is opened here is closed here, in reverse; a stop first lets calls end, then settles what is left, then closes the
+ledger.
+Never: handles a call.
+"""
+
+import asyncio
+import gc
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from quota_router import config
+from quota_router.core.catalog import Catalog
+from quota_router.core.desired import build_catalog
+from quota_router.core.ids import uuid7
+from quota_router.core.networks import refuse_new_networks
+from quota_router.core.secrets import Secret
+from quota_router.decisions import Decisions
+from quota_router.errors import ClockBehind, ConfigError, LedgerError
+from quota_router.ladder import Ladders
+from quota_router.relay import Bounds, Relay
+from quota_router.router import Router
+from quota_router.store.catalog import Change
+from quota_router.store.engine import Durability, open_engines
+from quota_router.store.lane import Lane
+from quota_router.store.ledger import Sweep
+from quota_router.store.migrate import upgrade
+from quota_router.store.prices import PriceBook
+from quota_router.store.reports import Reports
+from quota_router.upkeep import sweep
+from quota_router.upstream import Upstream
+from quota_router.web.app import build_app
+from quota_router.web.auth import Authenticator
+from quota_router.web.routes import Services
+
+JOURNAL = "main"
+"""A SQLite ledger has one writer, hence one journal."""
+SENT_FILE = "the file that was sent"
+"""What a catalog that came over HTTP is called in errors."""
+CLOCK_TOLERANCE = timedelta(hours=1)
+KEEP_ALIVE_S = 15
+"""Slow or partial request headers are cut after this, too."""
+GC_THRESHOLD = 20_000
+"""Objects made before the collector looks for cycles: the default of 700 has it walk every running call many times over."""
+ID_RANDOM_BYTES = 10
+IDS_PER_FETCH = 64
+CLOSE_S = 1
+"""What aiohttp may take to close connections once no call runs any more."""
+
+log = structlog.get_logger()
+
+
+def utc_now() -> datetime:
+    """The clock. Only this file and what it hands it to reads it."""
+    return datetime.now(UTC)
+
+
+class Ids:
+    """
+    Draws UUIDv7s.
+
+    Randomness is fetched for many at a time: each fetch lets go of the interpreter, and getting it back costs more than the id.
+    """
+
+    def __init__(self) -> None:
+        self._random = b""
+
+    def __call__(self) -> str:
+        """Draw one."""
+        if len(self._random) < ID_RANDOM_BYTES:
+            self._random = os.urandom(ID_RANDOM_BYTES * IDS_PER_FETCH)
+        drawn, self._random = self._random[:ID_RANDOM_BYTES], self._random[ID_RANDOM_BYTES:]
+        return uuid7(utc_now(), drawn)
+
+
+@dataclass(slots=True, kw_only=True)
+class Daemon:
+    """A running daemon. `hurry` is set by a second signal: settle at once instead of draining."""
+
+    services: Services
+    router: Router
+    lane: Lane
+    site: web.TCPSite
+    url: str
+    settings: config.ServerSettings
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def on_signal(self) -> None:
+        """First SIGTERM or SIGINT: drain. Second: settle at once."""
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+    async def drain(self) -> None:
+        """
+        Stop taking calls; let those under way end, at most `drain_s`; then cut and settle the rest.
+
+        The ledger is closed by whoever opened it, after this.
+        """
+        self.services.is_draining = True
+        await self.site.stop()
+        idle, hurry = asyncio.create_task(self.router.wait_idle()), asyncio.create_task(self.hurry.wait())
+        log.info("draining", action="draining", calls=self.router.running, drain_s=self.settings.drain_s)
+        await asyncio.wait({idle, hurry}, timeout=self.settings.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not idle.done():
+            log.warning("calls are cut and settled", action="calls_cut", calls=self.router.running)
+            self.router.cut()
+            await asyncio.wait({idle}, timeout=self.settings.settle_wait_s)
+        idle.cancel()
+
+
+@asynccontextmanager
+async def open_daemon(
+    loaded: config.Loaded,
+    environ: Mapping[str, str],
+    *,
+    listen: str | None = None,
+    accept_clock: bool = False,
+    clock: Callable[[], datetime] = utc_now,
+) -> AsyncIterator[Daemon]:
+    """
+    Start everything, and close it again.
+
+    Args:
+        loaded: settings and catalog file.
+        environ: where credentials are looked up.
+        listen: `HOST:PORT` instead of the settings'; port 0 takes any free one.
+        accept_clock: start although the clock is far behind the last entry.
+        clock: gives aware UTC.
+
+    Raises:
+        ConfigError: the catalog contradicts itself. LedgerLocked, SchemaNewer, ClockBehind: the ledger refuses.
+    """
+    settings = loaded.settings
+    desired = build_desired(loaded)
+    credentials = config.Credentials(environ, Secret)
+    ids = Ids()
+    admin_token = config.admin_token(environ, Secret) or keep_admin_token(settings.admin_token_file)
+
+    def credential_of(reference: str) -> Secret | None:
+        """Resolve a reference; a shell that has our own token in a vendor's variable must not send it to the vendor."""
+        secret = credentials.resolve(reference)
+        return None if secret == admin_token else secret
+
+    async with AsyncExitStack() as stack:
+        engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability)))
+        await upgrade(engines.write)
+        lane = await stack.enter_async_context(
+            Lane(engines.lane, journal=JOURNAL, clock=clock, settle_wait_s=settings.settle_wait_s)
+        )
+        check_clock(lane, clock(), accept=accept_clock)
+        log_changes(await lane.edit_catalog(desired))
+        orphans = await lane.run(Sweep(orphans=True))
+        if orphans:
+            log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
+        upstream = await stack.enter_async_context(Upstream())
+        ladders = Ladders(prices=PriceBook(), credential_of=credential_of)
+        bounds = _bounds(settings)
+        router = Router(
+            lane=lane,
+            upstream=upstream,
+            ladders=ladders,
+            relay=Relay(lane=lane, bounds=bounds, clock=clock, homes=ladders.homes),
+            bounds=bounds,
+            clock=clock,
+            new_id=ids,
+            time=asyncio.get_running_loop().time,
+        )
+
+        async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
+            again = config.load(loaded.path, environ)
+            return await lane.edit_catalog(build_desired(again), dry_run=dry_run, prune=prune)
+
+        async def apply_text(text: str, dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- likewise
+            wanted = _build(config.parse_catalog(text, SENT_FILE), text, SENT_FILE)
+            refuse_new_networks(wanted, lane.catalog)
+            return await lane.edit_catalog(wanted, dry_run=dry_run, prune=prune)
+
+        services = Services(
+            router=router,
+            decisions=Decisions(lane=lane, ladders=ladders, clock=clock, new_id=ids),
+            lane=lane,
+            reports=Reports(engines.read),
+            clock=clock,
+            new_id=ids,
+            has_credential=lambda ref: ref == "none" or credential_of(ref) is not None,
+            max_body_bytes=settings.max_body_bytes,
+            reload=reload,
+            apply_text=apply_text,
+        )
+        host, port = split_listen(listen or settings.listen)
+        app = build_app(services, Authenticator(admin_token), (host, *settings.allowed_hosts))
+        runner, site = await _listen(stack, app, host, port)
+        bound_port = runner.addresses[0][1]
+        upstream.own_addresses = frozenset({(address[0], address[1]) for address in runner.addresses})
+        sweeper = asyncio.create_task(sweep(lane, settings.sweep_s), name="sweep")
+        stack.push_async_callback(_end, sweeper)
+        yield Daemon(
+            services=services,
+            router=router,
+            lane=lane,
+            site=site,
+            url=f"http://{f'[{host}]' if ':' in host else host}:{bound_port}",
+            settings=settings,
+        )
+
+
+async def run(
+    loaded: config.Loaded,
+    environ: Mapping[str, str],
+    *,
+    listen: str | None,
+    accept_clock: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until a signal says stop; then drain and close. *say* is told the URL once we listen."""
+    loop = asyncio.get_running_loop()
+    async with open_daemon(loaded, environ, listen=listen, accept_clock=accept_clock) as daemon:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.on_signal)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def on_hup() -> None:
+            task = asyncio.create_task(_reload(daemon), name="reload")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, on_hup)
+        # What start-up made lives as long as the daemon: the collector need not walk it at every call.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+        if loaded.path is None:
+            log.warning(
+                "no configuration file was found here: nothing is configured; name one with --config FILE", action="no_file"
+            )
+        else:
+            log.info("the configuration was applied", action="config_applied", file=str(loaded.path.absolute()))
+        say(daemon.url)
+        await daemon.stop.wait()
+        await daemon.drain()
+
+
+async def _reload(daemon: Daemon) -> None:
+    """Read the file again after SIGHUP; one that cannot be applied changes nothing."""
+    try:
+        log_changes(await daemon.services.reload(False, False))  # noqa: FBT003 -- neither dry nor pruning
+    except (ConfigError, LedgerError) as error:
+        log.warning("the file was not applied", action="reload_failed", reason=error.message)
+
+
+async def _listen(stack: AsyncExitStack, app: web.Application, host: str, port: int) -> tuple[web.AppRunner, web.TCPSite]:
+    """Take calls, until the stack is left. A caller who hangs up does not cancel his handler: the router settles first."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE_S,
+        shutdown_timeout=CLOSE_S,
+        handler_cancellation=False,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    return runner, site
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def build_desired(loaded: config.Loaded) -> Catalog:
+    """Make a catalog of the file; an error in it names file and line."""
+    return _build(loaded.desired, loaded.text, str(loaded.path))
+
+
+def _build(desired: Mapping[str, Any], text: str, file: str) -> Catalog:
+    try:
+        return build_catalog(desired)
+    except ConfigError as error:
+        raise config.explain(error, text, file) from error
+
+
+def keep_admin_token(path: Path) -> Secret:
+    """
+    Read the admin token at *path*, or make one there, in a file that only the owner reads.
+
+    Raises:
+        ConfigError: it can neither be read nor made, or the file holds none.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        kept = config.Credentials({}, Secret).resolve(f"file:{path}")
+        if kept is None:
+            raise ConfigError(f"{path} holds no admin token that this user can read: remove it, and a new one is made.") from None
+        return kept
+    except OSError as exc:
+        raise ConfigError(f"The admin token cannot be kept in {path}: {exc.strerror}. $XDG_STATE_HOME says where.") from exc
+    token = f"qr_admin_{secrets.token_urlsafe(32)}"
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{token}\n")
+    log.info("an admin token was made", action="admin_token_made", file=str(path))
+    return Secret(token)
+
+
+def check_clock(lane: Lane, now: datetime, *, accept: bool) -> None:
+    """
+    Compare the clock with the ledger's last entry.
+
+    Raises:
+        ClockBehind: it is more than an hour earlier; windows would be counted twice.
+    """
+    behind = lane.state.head.at - now
+    if behind > CLOCK_TOLERANCE and not accept:
+        remedy = "Set the clock, or start with --accept-clock if the entry is wrong."
+        raise ClockBehind(f"The clock is {behind} behind the ledger's last entry. {remedy}")
+
+
+def log_changes(changes: list[Change]) -> None:
+    """Log what applying the file changed."""
+    for change in changes:
+        log.info(change.describe(), action="catalog_changed", kind=change.kind, name=change.name)
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Split `HOST:PORT`; the host of IPv6 stands in brackets."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _bounds(settings: config.ServerSettings) -> Bounds:
+    return Bounds(
+        max_call_s=settings.max_call_s,
+        connect_timeout_s=settings.connect_timeout_s,
+        first_byte_timeout_s=settings.first_byte_timeout_s,
+        gap_timeout_s=settings.gap_timeout_s,
+        settle_wait_s=settings.settle_wait_s,
+        drain_s=settings.drain_s,
+        drain_tokens=settings.drain_tokens,
+        max_answer_bytes=settings.max_body_bytes,
+    )

@@ -1,0 +1,105 @@
+"""
+The one word an operator reads beside a provider or a rung.
+
+Law: the first that applies, in the order of `Status`, which is the order in which a call would be refused; `ok` says that nothing
+known speaks against it.
+Never: decides: a call asks for an amount and is judged by it, here nobody asks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from quota_router.core.catalog import Attachment, Billing, Model, Provider
+from quota_router.core.health import Cooldown, FailureKind
+from quota_router.core.limits import EVERYONE, Enforcement, Gauge, Kind, Limit, Unit
+from quota_router.store.state import State
+
+BREAKER_FAILURES = 5
+"""So many failures in a row are more than a pause (design 1)."""
+
+
+class Status(StrEnum):
+    """How a provider, or a rung on it, is doing."""
+
+    DISABLED = "disabled"
+    PAUSED = "paused"
+    NO_CREDENTIAL = "no_credential"
+    AUTH_FAILED = "auth_failed"
+    DOWN = "down"
+    """it keeps failing, and not for want of quota"""
+    EXHAUSTED = "exhausted"
+    """nothing is left of a quota"""
+    LIMITED = "limited"
+    """it cools down, or nothing is left of a budget"""
+    OK = "ok"
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """Looks at one moment of the ledger. Each limit is read once, however many rungs it covers."""
+
+    state: State
+    now: datetime
+    has_credential: Callable[[str], bool]
+    _gauges: dict[str, Gauge] = field(default_factory=dict)
+    _credentials: dict[str, bool] = field(default_factory=dict)
+
+    def holds_credential(self, provider: Provider) -> bool:
+        """Whether calls to *provider* can be signed; a keyless one needs nothing."""
+        if provider.is_keyless:
+            return True
+        ref = provider.credential_ref
+        if ref not in self._credentials:
+            self._credentials[ref] = self.has_credential(ref)
+        return self._credentials[ref]
+
+    def status_of(self, provider: Provider) -> Status:
+        """Judge a provider by itself, whatever model is asked of it."""
+        subjects = (EVERYONE, f"provider:{provider.name}", f"account:{provider.account}")
+        return self._judge(provider, subjects, "")
+
+    def status_of_rung(self, attachment: Attachment, model: Model) -> Status:
+        """Judge a provider as a rung of a model."""
+        provider = self.state.catalog.providers[attachment.provider]
+        if not (attachment.enabled and model.enabled):
+            return Status.DISABLED
+        subjects = (
+            EVERYONE,
+            f"provider:{provider.name}",
+            f"account:{provider.account}",
+            attachment.subject,
+            f"model:{model.name}",
+        )
+        return self._judge(provider, subjects, model.name)
+
+    def _judge(self, provider: Provider, subjects: tuple[str, ...], model: str) -> Status:  # noqa: PLR0911 -- one return per word
+        if not provider.enabled:
+            return Status.DISABLED
+        if provider.paused:
+            return Status.PAUSED
+        if not self.holds_credential(provider):
+            return Status.NO_CREDENTIAL
+        cooldown = self.state.cooldown_of(provider.name, model)
+        standing = cooldown if cooldown is not None and cooldown.until > self.now else None
+        if standing is not None and standing.cause is FailureKind.AUTH:
+            return Status.AUTH_FAILED
+        if standing is not None and _is_down(standing):
+            return Status.DOWN
+        full = {limit.kind for limit in self.state.catalog.limits_of(subjects) if self._is_full(limit, provider)}
+        if Kind.QUOTA in full:
+            return Status.EXHAUSTED
+        return Status.LIMITED if full or standing is not None else Status.OK
+
+    def _is_full(self, limit: Limit, provider: Provider) -> bool:
+        """Whether nothing is left of *limit*; a flat provider asks no money and cannot run out of it."""
+        if limit.enforcement is Enforcement.ADVISORY or (limit.unit is Unit.USD and provider.billing is Billing.FLAT):
+            return False
+        if limit.name not in self._gauges:
+            self._gauges[limit.name] = self.state.gauge(limit, self.now)
+        return self._gauges[limit.name].remaining == 0
+
+
+def _is_down(cooldown: Cooldown) -> bool:
+    return cooldown.failures >= BREAKER_FAILURES and not cooldown.cause.is_about_quota

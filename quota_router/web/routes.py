@@ -1,0 +1,68 @@
+"""
+What a route is, and what handlers may use.
+
+Law: a route without a scope cannot be written; `PUBLIC` is said, not left out.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from aiohttp import web
+
+from quota_router.core.catalog import Caller, Family
+from quota_router.decisions import Decisions
+from quota_router.router import Router
+from quota_router.store.catalog import Change
+from quota_router.store.lane import Lane
+from quota_router.store.reports import Reports
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Scope(StrEnum):
+    """Who may call a route. `ADMIN` holders may call everything."""
+
+    PUBLIC = "public"
+    CALL = "call"
+    READ = "read"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One path. `dialect`: how errors are told; `None`: `application/problem+json`."""
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+    dialect: Family | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """Everything a handler may use."""
+
+    router: Router
+    decisions: Decisions
+    lane: Lane
+    reports: Reports
+    clock: Callable[[], datetime]
+    new_id: Callable[[], str]
+    has_credential: Callable[[str], bool]
+    """whether a credential reference resolves at this moment"""
+    max_body_bytes: int
+    reload: Callable[[bool, bool], Awaitable[list[Change]]]
+    """read the daemon's own file again (dry_run, prune)"""
+    apply_text: Callable[[str, bool, bool], Awaitable[list[Change]]]
+    """apply a catalog written as TOML (text, dry_run, prune); raises `Forbidden` for what only the host's file may say"""
+    is_draining: bool = False
+
+
+SERVICES = web.AppKey("services", Services)
+CALLER = web.RequestKey("caller", Caller)
+"""Set by authentication on every route that is not public."""
+CALL_ID = web.RequestKey("call_id", str)
+"""Drawn for every request; the call it becomes, if it becomes one."""
