@@ -1,0 +1,111 @@
+"""
+Making the catalog what a file says.
+
+Law: with a daemon running it is the daemon that changes its ledger; without one, this process takes the ledger's lock and does the
+same in one transaction. A file that is not valid is refused before either is asked.
+Never: writes in a dry run, not even a new ledger.
+"""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quota_router.cli.client import Client, find_daemon, path_of
+from quota_router.cli.common import CommandFailed, Common, ConfigOption, Exit, JsonOption, common_of
+from quota_router.cli.output import configure_logs, print_json
+
+if TYPE_CHECKING:
+    from quota_router.config import Loaded
+    from quota_router.core.catalog import Catalog
+    from quota_router.store.catalog import Change
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="FILE", help="Without one: the daemon's own.", show_default=False, readable=False)
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.", show_default=False)]
+PruneOption = Annotated[bool, typer.Option("--prune", help="Delete what the file no longer names.", show_default=False)]
+
+
+def apply(
+    context: typer.Context,
+    file: FileArgument = None,
+    *,
+    dry_run: DryRunOption = False,
+    prune: PruneOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the catalog what FILE says, and print what changed."""
+    common = common_of(context, config, as_json=as_json)
+    own = common.load()
+    if file is not None and own.path is None:
+        own = Common(config=file).load()
+    given = own if file is None or _is_same(file, own.path) else Common(config=file).load()
+    if given.path is None:
+        raise CommandFailed("There is no configuration file to apply. Write one: `quota-router init --path FILE`.", Exit.USAGE)
+    from quota_router.daemon import build_desired  # noqa: PLC0415 -- the server takes longer to import than `--help` may last
+
+    wanted = build_desired(given)
+    daemon = find_daemon(own, os.environ)
+    if daemon.is_up():
+        changes = _through(daemon, own, given, dry_run=dry_run, prune=prune)
+    else:
+        changes = [change.show() for change in asyncio.run(_on_ledger(own, wanted, dry_run=dry_run, prune=prune))]
+    if common.as_json:
+        print_json({"dry_run": dry_run, "changes": changes})
+        return
+    for change in changes:
+        typer.echo(change["text"])
+    if not changes:
+        typer.echo(f"Nothing to change: the catalog is what {given.path} says.")
+    elif dry_run:
+        typer.echo("This was a dry run: nothing was changed.")
+
+
+def _is_same(file: Path, own: Path | None) -> bool:
+    return own is not None and file.resolve() == own.resolve()
+
+
+def _through(daemon: Client, own: "Loaded", given: "Loaded", *, dry_run: bool, prune: bool) -> list[dict[str, Any]]:
+    if given is own:
+        answer = daemon.post(path_of("reload"), {"dry_run": dry_run, "prune": prune})
+    else:
+        flags = {"dry_run": str(dry_run).lower(), "prune": str(prune).lower()}
+        answer = daemon.post_toml(path_of("apply"), given.text, flags)
+    changes: list[dict[str, Any]] = answer["changes"]
+    return changes
+
+
+async def _on_ledger(own: "Loaded", wanted: "Catalog", *, dry_run: bool, prune: bool) -> "list[Change]":
+    """
+    Apply directly, under the ledger's lock.
+
+    Raises:
+        LedgerLocked: a daemon has it after all, at another address.
+        LedgerError, ConfigError: as the store says.
+    """
+    configure_logs()
+    from quota_router.daemon import JOURNAL, utc_now  # noqa: PLC0415 -- loaded by now
+    from quota_router.store.engine import Durability, open_engines  # noqa: PLC0415 -- likewise
+    from quota_router.store.lane import Lane  # noqa: PLC0415 -- likewise
+    from quota_router.store.ledger_file import read_path  # noqa: PLC0415 -- likewise
+    from quota_router.store.migrate import check, upgrade  # noqa: PLC0415 -- likewise
+
+    settings = own.settings
+    with tempfile.TemporaryDirectory() as scratch:
+        is_there = read_path(settings.database_url).exists()
+        # A dry run on a ledger that is not there yet happens on one that is thrown away.
+        url = settings.database_url if is_there or not dry_run else f"sqlite+aiosqlite:///{scratch}/ledger.db"
+        async with open_engines(url, Durability(settings.durability)) as engines:
+            if is_there and dry_run:
+                problems = await check(engines.write)
+                if problems:
+                    raise CommandFailed(problems[0])
+            else:
+                await upgrade(engines.write)
+            async with Lane(engines.lane, journal=JOURNAL, clock=utc_now, settle_wait_s=settings.settle_wait_s) as lane:
+                return await lane.edit_catalog(wanted, prune=prune, dry_run=dry_run)

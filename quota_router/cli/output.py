@@ -1,0 +1,97 @@
+"""
+What people read: tables, amounts, moments, logs.
+
+Law: answers go to stdout, logs to stderr; a number is shown whole, never rounded into another one.
+Never: takes markup from what it shows: names are data.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from quota_router.core.pricing import format_usd
+
+PIPE_WIDTH = 160
+"""Columns where nobody says how wide the page is."""
+UNKNOWN = "?"
+NOTHING = "-"
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
+    """Print one JSON value."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, footer: Sequence[str] | None = None) -> None:
+    """Print a table; a column whose name begins with `>` is set to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_footer=footer is not None)
+    for index, column in enumerate(columns):
+        is_number = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"),
+            footer=footer[index] if footer else "",
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*row)
+    is_page = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(width=None if is_page else PIPE_WIDTH, markup=False, emoji=False, highlight=False).print(table)
+
+
+def show_usd(nusd: int | None) -> str:
+    """Nano-USD as dollars; `?` where the price is unknown."""
+    return UNKNOWN if nusd is None else f"${format_usd(nusd)}"
+
+
+def show_amount(unit: str, amount: int | None) -> str:
+    """An amount in the unit of its limit; nano-USD for `usd`."""
+    if amount is None:
+        return UNKNOWN
+    return show_usd(amount) if unit == "usd" else f"{amount:,}"
+
+
+def show_moment(text: str | None) -> str:
+    """A moment of the API in the reader's own time zone; `-` where there is none."""
+    return NOTHING if text is None else f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def configure_logs(level: int = logging.ERROR) -> None:
+    """Send our logs and those of the libraries to stderr: readable on a terminal, else one JSON object a line."""
+    import structlog  # noqa: PLC0415 -- only some commands log
+
+    is_terminal = sys.stderr.isatty()
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if is_terminal:
+        # A richer traceback would show the values of variables: prompts and secrets are among them.
+        plain = structlog.dev.plain_traceback
+        last: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
