@@ -16,6 +16,7 @@ from quota_router.core.calls import Call, Operation
 from quota_router.core.catalog import Attachment, Catalog, Model, Provider
 from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import Learned, estimate
+from quota_router.core.limits import caller_subjects, rung_subjects
 from quota_router.core.pricing import PriceTable
 from quota_router.core.secrets import Secret
 from quota_router.errors import UnknownModel
@@ -37,6 +38,7 @@ class Served(Struct, frozen=True, kw_only=True):
     attachment: Attachment
     provider: Provider
     price: PriceTable | None
+    subjects: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,10 +64,9 @@ class Ladders:
             family=None if call.operation is Operation.ROUTE else call.family,
             pinned_provider=call.pinned_provider or self.homes.find(call.facts.leans_on),
             max_cost_nusd=call.max_cost_nusd,
-            caller=call.caller.name,
-            labels=call.labels,
         )
-        candidates = tuple(self._candidate(call, served, learned) for served in self._served(model, catalog, now))
+        whose = caller_subjects(call.caller.name, call.labels)
+        candidates = tuple([self._candidate(call, whose, served, learned) for served in self._served(model, catalog, now)])
         return Ladder(model=model, candidates=candidates, question=question)
 
     def price_of(self, attachment: Attachment, catalog: Catalog, now: datetime) -> PriceTable | None:
@@ -86,18 +87,22 @@ class Ladders:
                     attachment=attachment,
                     provider=catalog.providers[attachment.provider],
                     price=self.price_of(attachment, catalog, now),
+                    subjects=rung_subjects(attachment.provider, catalog.providers[attachment.provider].account, rung_of.name),
                 )
                 for rung_of in _with_fallbacks(model, catalog)
                 for attachment in rung_of.attachments
             )
         return known
 
-    def _candidate(self, call: Call, served: Served, learned: Mapping[tuple[str, str], Learned]) -> Candidate:
+    def _candidate(
+        self, call: Call, whose: tuple[str, ...], served: Served, learned: Mapping[tuple[str, str], Learned]
+    ) -> Candidate:
         model, provider = served.model, served.provider
         return Candidate(
             attachment=served.attachment,
             provider=provider,
             price=served.price,
+            subjects=served.subjects + whose,
             has_credential=provider.is_keyless or self.credential_of(provider.credential_ref) is not None,
             estimate=estimate(
                 call.facts,

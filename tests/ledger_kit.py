@@ -1,6 +1,7 @@
 """A real ledger on a real SQLite file, and the values that tests put into it."""
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import estimate
 from quota_router.core.holds import Event, Outcome, Settlement
 from quota_router.core.ids import uuid7
-from quota_router.core.limits import Enforcement, Kind, Limit, Unit
+from quota_router.core.limits import Enforcement, Kind, Limit, Unit, subjects_of
 from quota_router.core.pricing import PriceTable, Rates
 from quota_router.core.usage import Usage
 from quota_router.store.engine import Durability, open_engines
@@ -42,7 +43,7 @@ class Clock:
 
 
 def new_id() -> str:
-    return uuid7(datetime.now(UTC), os.urandom(10))
+    return uuid7(time.time_ns() // 10**6, os.urandom(10))
 
 
 def provider(name: str, **changes: object) -> Provider:
@@ -92,6 +93,7 @@ def admit(of: Catalog, asked: Call | None = None, *, hold_id: str | None = None,
             attachment=rung,
             provider=of.providers[rung.provider],
             has_credential=True,
+            subjects=subjects_of(rung.provider, of.providers[rung.provider].account, model.name, asked.caller.name, asked.labels),
             price=rung.price,
             estimate=estimate(
                 asked.facts,
@@ -105,7 +107,7 @@ def admit(of: Catalog, asked: Call | None = None, *, hold_id: str | None = None,
         )
         for rung in model.attachments
     )
-    question = Question(family=Family.OPENAI, caller=asked.caller.name, labels=asked.labels)
+    question = Question(family=Family.OPENAI)
     return Admit(
         call=asked, candidates=candidates, question=question, hold_id=hold_id or new_id(), attempt=1, ttl_s=ttl_s, **changes
     )

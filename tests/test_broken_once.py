@@ -26,8 +26,8 @@ from quota_router.errors import NoUsableProvider, UnknownHold
 from quota_router.ladder import Ladders
 from quota_router.simulator import Fault, FaultKind, Reply
 from quota_router.store.ledger import Admit, Settle, Sweep
+from quota_router.store.present import project
 from quota_router.store.prices import PriceBook
-from quota_router.store.rows import project
 from quota_router.store.tables import balances
 from quota_router.web import sink
 
@@ -157,14 +157,14 @@ async def test_a_settlement_whose_commit_was_made_without_a_word_is_found_and_an
             time=lambda: 0.0,
             started=0.0,
         )
-        commit = lane._commit
+        commit = lane._writer.commit
 
         def commit_and_break(batch):
-            monkeypatch.setattr(lane, "_commit", commit)
+            monkeypatch.setattr(lane._writer, "commit", commit)
             commit(batch)
             raise sqlite3.OperationalError("disk I/O error")
 
-        monkeypatch.setattr(lane, "_commit", commit_and_break)
+        monkeypatch.setattr(lane._writer, "commit", commit_and_break)
         settlement = attempt.post(Usage(input=5)) if end == "post" else attempt.void(None)
         booked = await lane.run(Settle(hold_id=admitted.hold.id, settlement=settlement), settles=True)
         assert (booked.state, booked.replayed) == ("posted" if end == "post" else "voided", True)
@@ -185,8 +185,8 @@ async def test_balances_equal_their_projection_after_expiries_and_late_words(tmp
             return {(row.limit_name, row.bucket): (row.posted, row.held) for row in rows if row.posted or row.held}
 
         before = shown(await read(lane, balances))
-        with lane._conn.begin():
-            project(lane._conn, limits, clock())
+        with lane._writer._conn.begin():
+            project(lane._writer._conn, limits, clock())
         assert shown(await read(lane, balances)) == before != {}
 
 

@@ -110,8 +110,8 @@ class House:
         assert {(hold, quality) for hold, kind, quality in booked if kind == "expire"} == {
             (hold, "assumed") for hold in self.assumed
         }
-        done = dict(self.read("SELECT id, state FROM calls"))
-        assert {done[call] for call in self.acknowledged} <= {"done"}
+        ended = dict(self.read("SELECT call_id, outcome FROM holds ORDER BY attempt"))
+        assert {ended[call] for call in self.acknowledged} <= {"ok"}
 
         ((calls, spent, requests),) = self.read("SELECT count(DISTINCT call_id), sum(cost_nusd), count(*) FROM entries")
         total = (await get(self.daemon.url, "/api/v1/usage"))["total"]

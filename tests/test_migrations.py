@@ -254,8 +254,7 @@ HOLD = (
 async def booked(ledger):
     await run(
         ledger,
-        "INSERT INTO calls (id, caller, plane, operation, state, decision, at)"
-        " VALUES ('call', 'c', 'data', 'chat', 'running', '{}', 1)",
+        "INSERT INTO calls (id, caller, plane, operation, decision, at) VALUES ('call', 'c', 'data', 'chat', '{}', 1)",
         "INSERT " + HOLD.format(id="open", state="held", resolved_at="NULL"),
         "INSERT " + HOLD.format(id="done", state="posted", resolved_at=2),
         "INSERT " + ENTRY.format(seq=1, kind="post", hold="done"),

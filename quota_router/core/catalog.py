@@ -178,4 +178,4 @@ class Catalog:
     def limits_of(self, subjects: tuple[str, ...]) -> tuple[Limit, ...]:
         """Every limit set on any of *subjects* (`everyone`, `provider:N`, …), in the order of the subjects."""
         found = self._limits_by_subject
-        return tuple(limit for subject in subjects for limit in found.get(subject, ()))
+        return tuple([limit for subject in subjects if subject in found for limit in found[subject]])

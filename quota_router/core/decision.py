@@ -18,7 +18,7 @@ from quota_router.core.catalog import Attachment, Billing, Family, Provider
 from quota_router.core.estimates import Estimate
 from quota_router.core.health import Cooldown, Failure, FailureKind
 from quota_router.core.holds import amount_held
-from quota_router.core.limits import Enforcement, Gauge, Kind, Limit, Unit, subjects_of
+from quota_router.core.limits import Enforcement, Gauge, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable
 
 
@@ -68,13 +68,6 @@ class Question(Struct, frozen=True, kw_only=True):
     pinned_provider: str | None = None
     max_cost_nusd: int | None = None
     """the caller's own cap on this call"""
-    caller: str = ""
-    labels: tuple[str, ...] = ()
-
-    def subjects_of(self, candidate: "Candidate") -> tuple[str, ...]:
-        """Every subject whose limits would count *candidate*."""
-        provider, attachment = candidate.provider, candidate.attachment
-        return subjects_of(provider.name, provider.account, attachment.model, self.caller, self.labels)
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -86,6 +79,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     estimate: Estimate
     price: PriceTable | None = None
     """what its tokens cost; `None`: nobody knows"""
+    subjects: tuple[str, ...] = ()
+    """everything whose limits would count it"""
     tried: Failure | None = None
     """how this call's own attempt on it failed"""
     cooldown: Cooldown | None = None
@@ -193,8 +188,14 @@ def _passing(candidate: Candidate, now: datetime) -> Iterator[Rung]:
 
 def _money(candidate: Candidate, question: Question) -> Iterator[Rung]:
     """Judge quotas, prices, bounds, budgets and places, in this order."""
+    if not candidate.gauges and question.max_cost_nusd is None:
+        return
     binding = [gauge for gauge in candidate.gauges if gauge.limit.enforcement is not Enforcement.ADVISORY]
     full = [gauge for gauge in binding if not gauge.fits(amount_held(gauge.limit, candidate.estimate))]
+    estimate = candidate.estimate
+    is_certain = estimate.is_priced and estimate.upper is not None
+    if is_certain and not full and question.max_cost_nusd is None:
+        return
     counted = [gauge for gauge in full if gauge.limit.unit is not Unit.CONCURRENCY]
     quotas = [gauge for gauge in counted if gauge.limit.kind is Kind.QUOTA]
     if quotas:
@@ -203,7 +204,7 @@ def _money(candidate: Candidate, question: Question) -> Iterator[Rung]:
     budgets = [gauge for gauge in counted if gauge.limit.kind is Kind.BUDGET]
     if budgets:
         yield _full(candidate, Reason.OVER_BUDGET, budgets)
-    asked_nusd = (candidate.estimate.upper or candidate.estimate.likely).cost_nusd
+    asked_nusd = estimate.most.cost_nusd
     if question.max_cost_nusd is not None and asked_nusd > question.max_cost_nusd:
         yield _skip(candidate, Reason.OVER_BUDGET, {"limit": "max-cost", "left": question.max_cost_nusd, "needed": asked_nusd})
     if len(full) > len(counted):

@@ -239,8 +239,10 @@ def likely(bound: Bound, price: PriceTable | None, learned: Learned, *, choices:
     )
 
 
-def _smallest_known(*numbers: int | None, otherwise: int) -> int:
-    return min((number for number in numbers if number is not None), default=otherwise)
+def _smallest_known(bound: int | None, usual: int | None, *, otherwise: int) -> int:
+    if bound is None:
+        return otherwise if usual is None else usual
+    return bound if usual is None else min(bound, usual)
 
 
 def _amounts(input_tokens: int, output_tokens: int, price: PriceTable | None) -> Amounts:

@@ -56,6 +56,18 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class CallState(StrEnum):
+    """How a call is doing; it follows from its last attempt and is kept nowhere."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"
+    """nothing was dispatched"""
+    UNKNOWN = "unknown"
+    """whether the upstream answered is not known"""
+
+
 TRANSITIONS: dict[tuple[HoldState, Event], tuple[HoldState, EntryKind | None]] = {
     (HoldState.HELD, Event.POST): (HoldState.POSTED, EntryKind.POST),
     (HoldState.HELD, Event.VOID): (HoldState.VOIDED, None),
@@ -121,8 +133,6 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """digest of what was said, so that saying it again changes nothing"""
     body_bytes: int = 0
     """what was sent, for learning; 0: nothing is learned"""
-    ends_call: bool = True
-    """False when another rung follows in the same step"""
 
     @property
     def amounts(self) -> Amounts:
@@ -135,6 +145,27 @@ class Settlement(Struct, frozen=True, kw_only=True):
             input_tokens=self.usage.input_tokens,
             output_tokens=self.usage.output_tokens,
         )
+
+
+def state_of_call(outcome: Outcome | None, *, was_held: bool) -> CallState:
+    """
+    How a call is doing.
+
+    Args:
+        outcome: of its last attempt; `None`: that one is still held.
+        was_held: False for a call that got no hold at all.
+    """
+    if not was_held:
+        return CallState.REFUSED
+    match outcome:
+        case None:
+            return CallState.RUNNING
+        case Outcome.OK:
+            return CallState.DONE
+        case Outcome.UNKNOWN:
+            return CallState.UNKNOWN
+        case Outcome.FAILED | Outcome.CANCELLED:
+            return CallState.FAILED
 
 
 def charges_of(hold: Hold, catalog: Catalog, opened: Mapping[str, Window]) -> tuple[Charge, ...]:

@@ -168,15 +168,17 @@ class Gauge(Struct, frozen=True, kw_only=True):
 
 def subjects_of(provider: str, account: str, model: str, caller: str, labels: tuple[str, ...]) -> tuple[str, ...]:
     """Every subject that a limit on this attempt may be set on, in the order in which limits are judged."""
-    return (
-        EVERYONE,
-        f"provider:{provider}",
-        f"account:{account}",
-        f"attachment:{model}/{provider}",
-        f"model:{model}",
-        f"caller:{caller}",
-        *(f"label:{label}" for label in labels),
-    )
+    return rung_subjects(provider, account, model) + caller_subjects(caller, labels)
+
+
+def rung_subjects(provider: str, account: str, model: str) -> tuple[str, ...]:
+    """The subjects that an attempt on this rung has whoever calls."""
+    return (EVERYONE, f"provider:{provider}", f"account:{account}", f"attachment:{model}/{provider}", f"model:{model}")
+
+
+def caller_subjects(caller: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The subjects that an attempt has on every rung."""
+    return (f"caller:{caller}", *[f"label:{label}" for label in labels])
 
 
 @lru_cache(maxsize=_RULES_CACHED)

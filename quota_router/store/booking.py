@@ -6,6 +6,7 @@ Never: waits or reads a clock; it runs inside a job of the lane.
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,12 +18,16 @@ from quota_router.core.estimates import Learned
 from quota_router.core.health import Cooldown, Failure, cool
 from quota_router.core.holds import TRANSITIONS, Charge, EntryKind, Event, Hold, HoldState, Outcome, Settlement
 from quota_router.core.limits import Unit
-from quota_router.core.usage import BUCKETS, Quality, Usage
+from quota_router.core.usage import Quality, Usage
 from quota_router.errors import HoldResolved, UnknownHold
-from quota_router.store.state import Head, Resolved, State, Write, labels_text
+from quota_router.store.rows import CorrectedHold, EndedCooldown, Entry, ResolvedHold, SetCooldown
+from quota_router.store.state import Head, Resolved, State, labels_text
+from quota_router.store.tables import microseconds
 
-CHAIN_FORMAT = 1
-"""Stands first in every hashed row, so that a later format can be told from this one."""
+CHAIN_FORMAT = b"1"
+"""Stands before every hashed row, so that a later format can be told from this one."""
+
+_NOTHING_TOLD = Usage(quality=Quality.ASSUMED)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +68,7 @@ def resolve(state: State, now: datetime, hold_id: str, settlement: Settlement) -
         del state.holds[hold_id]
         _write_resolution(state, now, hold, new_state, settlement)
     else:
-        state.write(Write.CORRECTED_HOLD, _id=hold_id, fingerprint=settlement.fingerprint)
+        state.write(CorrectedHold(of_hold=hold_id, fingerprint=settlement.fingerprint))
     for charge in charges:
         _move(state, charge, settlement, was_held=hold_state is HoldState.HELD)
     if kind is not None:
@@ -118,21 +123,18 @@ def _by_difference(settlement: Settlement, resolved: Resolved | None) -> Settlem
 def _write_resolution(state: State, now: datetime, hold: Hold, new_state: HoldState, settlement: Settlement) -> None:
     failure = settlement.failure
     state.write(
-        Write.RESOLVED_HOLD,
-        _id=hold.id,
-        state=new_state,
-        outcome=settlement.outcome,
-        failure=failure.kind if failure else None,
-        status=failure.status if failure else None,
-        fingerprint=settlement.fingerprint,
-        latency_ms=settlement.latency_ms,
-        first_byte_ms=settlement.first_byte_ms,
-        resolved_at=now,
+        ResolvedHold(
+            state=new_state.value,
+            outcome=settlement.outcome.value,
+            failure=failure.kind.value if failure else None,
+            status=failure.status if failure else None,
+            fingerprint=settlement.fingerprint,
+            latency_ms=settlement.latency_ms,
+            first_byte_ms=settlement.first_byte_ms,
+            resolved_at=microseconds(now),
+            of_hold=hold.id,
+        )
     )
-    if settlement.ends_call:
-        ended = {Outcome.OK: "done", Outcome.UNKNOWN: "unknown"}.get(settlement.outcome, "failed")
-        status = failure.status if failure else None
-        state.write(Write.ENDED_CALL, _id=hold.call_id, state=ended, status=status, ended_at=now)
 
 
 def _move(state: State, charge: Charge, settlement: Settlement, *, was_held: bool) -> None:
@@ -146,41 +148,51 @@ def _move(state: State, charge: Charge, settlement: Settlement, *, was_held: boo
 
 def _append_entry(state: State, now: datetime, hold: Hold, kind: EntryKind, settlement: Settlement) -> None:
     """Add one line of money to the journal's chain."""
-    usage = settlement.usage or Usage(quality=Quality.ASSUMED)
-    row: dict[str, Any] = {
-        "journal": state.journal,
-        "seq": state.head.seq + 1,
-        "kind": kind,
-        "call_id": hold.call_id,
-        "hold_id": hold.id,
-        "provider": hold.provider,
-        "account": hold.account,
-        "model": hold.model,
-        "upstream_model": hold.upstream_model,
-        "caller": hold.caller,
-        "labels": labels_text(hold.labels),
-        "workflow": hold.workflow,
-        "stage": hold.stage,
-        "cost_nusd": settlement.cost_nusd,
-        "estimate_nusd": hold.estimate.likely_nusd,
-        "shadow_cost_nusd": settlement.shadow_cost_nusd,
-        **{bucket: getattr(usage, bucket) for bucket in BUCKETS},
-        "quality": usage.quality,
-        "price_source": settlement.price_source,
-        "price_version": settlement.price_version,
-        "reason": None,
-        "admin": None,
-        "held_at": hold.held_at,
-        "at": now,
-    }
-    digest = chain(state.head.hash, row)
-    state.head = Head(seq=row["seq"], hash=digest, at=now)
-    state.write(Write.ENTRY, **row, hash=digest)
+    usage = settlement.usage or _NOTHING_TOLD
+    entry = Entry(
+        journal=state.journal,
+        seq=state.head.seq + 1,
+        kind=kind.value,
+        call_id=hold.call_id,
+        hold_id=hold.id,
+        provider=hold.provider,
+        account=hold.account,
+        model=hold.model,
+        upstream_model=hold.upstream_model,
+        caller=hold.caller,
+        labels=labels_text(hold.labels),
+        workflow=hold.workflow,
+        stage=hold.stage,
+        cost_nusd=settlement.cost_nusd,
+        estimate_nusd=hold.estimate.likely_nusd,
+        shadow_cost_nusd=settlement.shadow_cost_nusd,
+        input=usage.input,
+        cache_read=usage.cache_read,
+        cache_write_5m=usage.cache_write_5m,
+        cache_write_1h=usage.cache_write_1h,
+        output=usage.output,
+        reasoning=usage.reasoning,
+        quality=usage.quality.value,
+        price_source=settlement.price_source,
+        price_version=settlement.price_version,
+        reason=None,
+        admin=None,
+        held_at=microseconds(hold.held_at),
+        at=microseconds(now),
+    )
+    digest = chain(state.head.hash, entry)
+    state.head = Head(seq=entry.seq, hash=digest, at=now)
+    state.write(entry, digest)
 
 
-def chain(previous: bytes, row: dict[str, Any]) -> bytes:
-    """Hash one entry onto the chain: SHA-256 over the previous hash, the format, and the row's values in the order of the table."""
-    return hashlib.sha256(previous + _encode([CHAIN_FORMAT, *row.values()])).digest()
+def chain(previous: bytes, entry: Entry | Sequence[Any]) -> bytes:
+    """
+    Hash one entry onto the chain.
+
+    SHA-256 over the previous hash, `CHAIN_FORMAT`, and the row as a JSON array: its values as they are stored, in the order of the
+    table, without the hash.
+    """
+    return hashlib.sha256(previous + CHAIN_FORMAT + _encode(entry)).digest()
 
 
 def _learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> None:
@@ -191,26 +203,27 @@ def _learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> N
         cooldown = cool(failure, provider=hold.provider, model=hold.model, before=before, now=now)
         if cooldown is not None:
             state.cooldowns[cooldown.provider, cooldown.model] = cooldown
-            state.write(Write.COOLDOWN, **_cooldown_row(cooldown), at=now)
+            state.write(_cooldown_row(cooldown, now))
     elif settlement.outcome is Outcome.OK:
         for key in ((hold.provider, hold.model), (hold.provider, "")):
             ended = state.cooldowns.get(key)
             if ended is not None and ended.until <= now:
                 del state.cooldowns[key]
-                state.write(Write.ENDED_COOLDOWN, _provider=key[0], _model=key[1])
+                state.write(EndedCooldown(of_provider=key[0], of_model=key[1]))
     usage = settlement.usage
     if settlement.body_bytes and usage is not None and usage.quality is Quality.REPORTED:
         key = (hold.model, hold.provider)
         state.teach(key, state.learned.get(key, Learned()).add(settlement.body_bytes, usage))
 
 
-def _cooldown_row(cooldown: Cooldown) -> dict[str, Any]:
+def _cooldown_row(cooldown: Cooldown, now: datetime) -> SetCooldown:
     """Lay a cooldown out as its row."""
-    return {
-        "provider": cooldown.provider,
-        "model": cooldown.model,
-        "until": cooldown.until,
-        "source": cooldown.source,
-        "cause": cooldown.cause,
-        "failures": cooldown.failures,
-    }
+    return SetCooldown(
+        provider=cooldown.provider,
+        model=cooldown.model,
+        until=microseconds(cooldown.until),
+        source=cooldown.source.value,
+        cause=cooldown.cause.value,
+        failures=cooldown.failures,
+        at=microseconds(now),
+    )

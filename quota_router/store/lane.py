@@ -1,35 +1,30 @@
 """
 The lane: the only way to write.
 
-Law: one thread owns the only write connection and the state. It drains the queue, begins, runs each job in turn on one state,
-writes, commits once, and only then are all answered. What a caller learns from the lane is durable.
-Never: suspends between a job's reading and its writing; lets a caller's cancellation reach the database.
-
-Decision 2026-11 -- the state lives in memory and is reloaded after every failed batch, because the lock file makes this process
-    the only writer. Look again with PostgreSQL: there each batch has to read what it touches.
-Decision 2026-11 -- a thread with SQLAlchemy's synchronous engine instead of aiosqlite: a batch is one hop to the thread instead
-    of three for each statement, a fifth of its CPU. Readers and migrations stay asynchronous. Look again if the hops get cheap.
+Law: it drains its queue, hands the batch to the writer's thread, and answers all when the transaction is durable: what a caller
+learns from the lane is on disk.
+Never: lets a caller's cancellation reach the database, or begins a batch before the last is durable.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
-from quota_router.errors import ConfigError, LedgerBusy, LedgerUnavailable, QuotaRouterError
+from quota_router.errors import LedgerBusy, LedgerUnavailable, QuotaRouterError
 from quota_router.store.catalog import Change, apply_catalog
-from quota_router.store.rows import load_state, project, read_asked, statements_for, write_rows
+from quota_router.store.present import project
 from quota_router.store.state import State
+from quota_router.store.writer import Edit, Job, RolledBack, Writer
 
 BATCH_MAX = 256
 """Jobs in one transaction: bounds how long the first waits for the last."""
@@ -38,26 +33,10 @@ QUEUE_MAX = 4096
 RETRY_PAUSE_S = 0.2
 """Between two tries of a settlement while the database is down."""
 
-T = TypeVar("T", covariant=True)  # noqa: PLC0105 -- the name every reader knows
+T = TypeVar("T")
 R = TypeVar("R")
-Edit = Callable[[Connection, datetime], Any]
 
 log = structlog.get_logger()
-
-
-class Job(Protocol[T]):
-    """One pure step on the ledger."""
-
-    @property
-    def hold_ids(self) -> tuple[str, ...]:
-        """Holds to be read first, if they are not open."""
-
-    @property
-    def idempotency(self) -> tuple[str, str] | None:
-        """The (caller, key) to be looked up first."""
-
-    def run(self, state: State, now: datetime) -> T:
-        """Answer, and leave the rows to be written in *state*."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +44,7 @@ class _Ticket:
     """A job in the queue."""
 
     job: Job[Any] | None
-    edit: Edit | None
+    edit: Edit[Any] | None
     answer: asyncio.Future[Any]
     patient_until: float | None
     """loop time; a settlement is tried again until then, an admission fails at once"""
@@ -77,30 +56,19 @@ class Lane:
     """The one writer. Open it with `async with`; what is queued when it closes is still written."""
 
     def __init__(self, engine: Engine, *, journal: str, clock: Callable[[], datetime], settle_wait_s: float) -> None:
-        self._engine = engine
-        self._journal = journal
-        self._clock = clock
+        self._writer = Writer(engine, journal=journal, clock=clock)
         self._settle_wait_s = settle_wait_s
-        self._statements = statements_for(engine.dialect)
-        # The last two are what the engine says of a file that cannot be opened as it must be.
-        self._database_errors = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error, LedgerUnavailable, ConfigError)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lane")
         self._queue: deque[_Ticket] = deque()
         self._wake = asyncio.Event()
         self._closing = False
-        self._state: State | None = None
-        self._catalog = Catalog()
-        self._learned: Mapping[tuple[str, str], Learned] = {}
-        self._conn: Connection | None = None
-        self._last_now: datetime | None = None
-        self._default_model: str | None = None
         self._task: asyncio.Task[None] | None = None
         self.is_writable = False
         """whether the last batch could be written: admission depends on it, and `/readyz` says it"""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        await self._in_thread(self._reload)
+        await self._in_thread(self._writer.reload)
         self._task = asyncio.create_task(self._run(), name="lane")
         return self
 
@@ -110,24 +78,24 @@ class Lane:
         self._wake.set()
         if self._task is not None:
             await self._task
-        await self._in_thread(self._disconnect)
+        await self._in_thread(self._writer.disconnect)
         self._thread.shutdown()
 
     @property
     def state(self) -> State:
         """The thread's own present. From outside only while nothing is queued; `snapshot` is for everybody else."""
-        assert self._state is not None, "the lane is not open"
-        return self._state
+        assert self._writer.state is not None, "the lane is not open"
+        return self._writer.state
 
     @property
     def catalog(self) -> Catalog:
         """The catalog as last read; it stays while the database is away, so that callers are still told what is the matter."""
-        return self._catalog
+        return self._writer.catalog
 
     @property
     def learned(self) -> Mapping[tuple[str, str], Learned]:
         """What attachments' answers have used, by (model, provider); for looking up one at a time."""
-        return self._learned
+        return self._writer.learned
 
     @property
     def is_alive(self) -> bool:
@@ -189,10 +157,10 @@ class Lane:
         def edit(conn: Connection, now: datetime) -> list[Change]:
             changes = apply_catalog(conn, desired, now, prune=prune)
             if dry_run:
-                raise _RollBack(changes)
+                raise RolledBack(changes)
             moved = {change.name for change in changes if change.kind == "limit"}
             project(conn, [limit for limit in desired.limits if limit.name in moved], now)
-            self._default_model = desired.default_model
+            self._writer.default_model = desired.default_model
             return changes
 
         answer: asyncio.Future[list[Change]] = self._loop.create_future()
@@ -221,7 +189,7 @@ class Lane:
 
     async def _run_batch(self, batch: list[_Ticket]) -> None:
         try:
-            answers = await self._in_thread(self._commit, batch)
+            answers = await self._in_thread(self._writer.commit, [ticket.job for ticket in batch])
         except Exception as error:  # noqa: BLE001 -- whatever broke, the batch is not written and each job gets its own try
             await self._recover(batch, error)
         else:
@@ -237,25 +205,25 @@ class Lane:
         """
         log.error("a batch could not be written", action="batch_failed", jobs=len(batch), error=type(error).__name__)
         self.is_writable = False
-        await self._in_thread(self._disconnect)
+        await self._in_thread(self._writer.disconnect)
         for ticket in sorted(batch, key=lambda ticket: ticket.patient_until is not None):
             _give(ticket, await self._try_alone(ticket))
-        if self._state is None:
+        if self._writer.state is None:
             await self._reload_until_it_works()
 
     async def _try_alone(self, ticket: _Ticket) -> Any:  # noqa: ANN401 -- whatever the job answers
         """Give one job its own transaction, again and again if it is a settlement that has the time."""
         while True:
             try:
-                (answer,) = await self._in_thread(self._commit, [ticket])
-            except self._database_errors as error:
-                await self._in_thread(self._disconnect)
+                (answer,) = await self._in_thread(self._writer.commit, [ticket.job])
+            except self._writer.failures as error:
+                await self._in_thread(self._writer.disconnect)
                 if ticket.patient_until is None or self._loop.time() >= ticket.patient_until:
                     return _caused(LedgerUnavailable(), error)
                 await self._pause()
             except Exception as error:  # a mistake of ours in one job must not stop the lane
                 log.exception("a job broke", action="job_broke", job=type(ticket.job).__name__)
-                await self._in_thread(self._disconnect)
+                await self._in_thread(self._writer.disconnect)
                 return _caused(QuotaRouterError(), error)
             else:
                 self.is_writable = True
@@ -270,24 +238,24 @@ class Lane:
 
     async def _reload_until_it_works(self) -> None:
         """Refuse whatever comes until the database can be read again; settlements wait in their queue."""
-        while self._state is None:
+        while self._writer.state is None:
             try:
-                await self._in_thread(self._reload)
-            except self._database_errors:
+                await self._in_thread(self._writer.reload)
+            except self._writer.failures:
                 await self._pause()
         self.is_writable = True
 
     async def _run_edit(self, ticket: _Ticket) -> None:
         assert ticket.edit is not None
         try:
-            answer = await self._in_thread(self._commit_edit, ticket.edit)
-        except _RollBack as rolled_back:
+            answer = await self._in_thread(self._writer.edit, ticket.edit)
+        except RolledBack as rolled_back:
             _give(ticket, rolled_back.answer)
         except QuotaRouterError as refusal:
             _give(ticket, refusal)
         except Exception as error:  # an edit that broke changed nothing; its caller is told
             log.exception("an edit could not be written", action="edit_failed")
-            await self._in_thread(self._disconnect)
+            await self._in_thread(self._writer.disconnect)
             await self._reload_until_it_works()
             _give(ticket, _caused(LedgerUnavailable(), error))
         else:
@@ -296,64 +264,6 @@ class Lane:
     async def _in_thread(self, step: Callable[..., R], *values: Any) -> R:  # noqa: ANN401 -- handed through
         """Run one step in the lane's thread. Cancelling the lane's task would not stop it, and nobody does."""
         return await self._loop.run_in_executor(self._thread, step, *values)
-
-    # --- in the thread: the connection and the state ------------------------------------------------------------------------
-
-    def _commit(self, batch: list[_Ticket]) -> list[Any]:
-        """One transaction: read what is asked, run each job, write all their rows."""
-        if self._state is None:
-            self._reload()
-        conn, state = self._connected(), self.state
-        with conn.begin():
-            now = self._now()
-            jobs = [ticket.job for ticket in batch if ticket.job is not None]
-            asked_holds = [hold_id for job in jobs for hold_id in job.hold_ids if hold_id not in state.holds]
-            asked_keys = [job.idempotency for job in jobs if job.idempotency is not None]
-            if asked_keys or asked_holds:
-                read_asked(conn, state, asked_holds, asked_keys)
-            answers: list[Any] = []
-            for job in jobs:
-                try:
-                    answers.append(job.run(state, now))
-                except QuotaRouterError as refusal:
-                    answers.append(refusal)
-            write_rows(conn, self._statements, state.take_writes())
-        return answers
-
-    def _commit_edit(self, edit: Edit) -> Any:  # noqa: ANN401 -- whatever the edit answers
-        with self._connected().begin():
-            answer = edit(self._connected(), self._now())
-        self._reload()
-        return answer
-
-    def _reload(self) -> None:
-        conn = self._connected()
-        with conn.begin():
-            state = load_state(conn, self._journal, self._clock())
-        # The default is a setting of this daemon, not a row: it comes with the file, and stays over reloads.
-        state.catalog = replace(state.catalog, default_model=self._default_model)
-        self._state, self._catalog, self._learned = state, state.catalog, state.learned
-
-    def _connected(self) -> Connection:
-        if self._conn is None:
-            self._conn = self._engine.connect()
-        return self._conn
-
-    def _disconnect(self) -> None:
-        """Let go of a connection that may be broken, and of what was read through it."""
-        conn, self._conn, self._state = self._conn, None, None
-        if conn is not None:
-            try:
-                conn.invalidate()
-                conn.close()
-            except self._database_errors as error:
-                log.warning("the write connection did not close", action="close_failed", error=type(error).__name__)
-
-    def _now(self) -> datetime:
-        """Return the moment of this batch: the clock, but never before the last entry or batch."""
-        now = max(self._clock(), self.state.head.at, self._last_now or self.state.head.at)
-        self._last_now = now
-        return now
 
 
 class _Copy:
@@ -364,14 +274,6 @@ class _Copy:
 
     def run(self, state: State, now: datetime) -> State:  # noqa: ARG002 -- a job's shape
         return state.copy()
-
-
-class _RollBack(Exception):
-    """Leaves the transaction without keeping what it wrote."""
-
-    def __init__(self, answer: Any) -> None:  # noqa: ANN401 -- whatever the edit worked out
-        super().__init__()
-        self.answer = answer
 
 
 def _give(ticket: _Ticket, answer: Any) -> None:  # noqa: ANN401 -- whatever the job answers

@@ -6,9 +6,7 @@ Said twice under the same id, it answers the same and books nothing.
 Never: waits, draws an id, or reads a clock; whoever submits it brings the ids.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,12 +15,14 @@ from msgspec.structs import replace
 from quota_router.core.calls import Call, Plane
 from quota_router.core.decision import Candidate, Chosen, Decision, NoneUsable, Question, decide
 from quota_router.core.estimates import Estimate
-from quota_router.core.holds import Charge, Hold, HoldState, Settlement, amount_held, assume
+from quota_router.core.holds import CallState, Charge, Hold, HoldState, Settlement, amount_held, assume
 from quota_router.core.limits import Enforcement, Gauge, Window
 from quota_router.core.verdict import show_rung
 from quota_router.errors import Conflict, NoUsableProvider, UnknownHold
 from quota_router.store.booking import Booked, resolve
-from quota_router.store.state import OpenHold, State, Write, labels_text
+from quota_router.store.rows import EndedCooldown, ExtendedHold, NewCall, NewHold, OpenedWindow, Redecided
+from quota_router.store.state import KnownCall, OpenHold, State, labels_text
+from quota_router.store.tables import microseconds
 
 COOLDOWN_MEMORY = timedelta(hours=1)
 """An ended cooldown is remembered this long, so that a rung that fails again waits longer."""
@@ -44,8 +44,7 @@ class Setback(Struct, frozen=True, kw_only=True):
     settlement: Settlement
 
 
-@dataclass(slots=True, kw_only=True)
-class Admit:
+class Admit(Struct, kw_only=True):
     """Decide for a call and hold the chosen rung, after settling the attempt before."""
 
     call: Call
@@ -56,7 +55,7 @@ class Admit:
     attempt: int
     ttl_s: float
     after: Setback | None = None
-    _answer: "Admission | NoneUsable | None" = field(default=None, init=False)
+    _answer: "Admission | NoneUsable | None" = None
 
     @property
     def idempotency(self) -> tuple[str, str] | None:
@@ -80,18 +79,19 @@ class Admit:
             return self._answer  # an unknown COMMIT turned out to be one
         self._refuse_known_key(state)
         if self.after is not None:
-            resolve(state, now, self.after.hold_id, replace(self.after.settlement, ends_call=False))
+            resolve(state, now, self.after.hold_id, self.after.settlement)
         decision = decide_now(state, now, self.candidates, self.question)
         rungs = _encode([show_rung(rung) for rung in decision.rungs]).decode()
+        if self.attempt > 1:
+            state.write(Redecided(of_call=self.call.id, decision=rungs))
         if isinstance(decision, NoneUsable):
-            self._record_refusal(state, now, rungs)
+            if self.attempt == 1:
+                self._record_call(state, now, rungs, is_refused=True)
             self._answer = decision
             return decision
         # From here on it must succeed.
         if self.attempt == 1:
-            self._record_call(state, now, rungs, "running")
-        else:
-            state.write(Write.REDECIDED_CALL, _id=self.call.id, decision=rungs)
+            self._record_call(state, now, rungs, is_refused=False)
         hold = self._hold(decision, now)
         charges = []
         for gauge in decision.candidate.gauges:
@@ -101,46 +101,39 @@ class Admit:
             state.charge(charge.limit, charge.bucket, held=charge.held)
             charges.append(charge)
         state.holds[hold.id] = OpenHold(hold=hold, charges=tuple(charges))
-        state.write(Write.NEW_HOLD, **_hold_row(hold, state.journal))
+        state.write(_hold_row(hold, state.journal))
         self._answer = Admission(hold=hold, decision=decision)
         return self._answer
 
     def _refuse_known_key(self, state: State) -> None:
         """Refuse a key that names a call already, whether it runs or has ended: bodies are never stored to be given again."""
         known = state.known_keys.get(self.idempotency) if self.idempotency else None
-        if known is not None and known["id"] != self.call.id:
-            said = "with another request" if known["fingerprint"] != self.call.fingerprint else f"and is {known['state']}"
-            message = f"This Idempotency-Key already names call {known['id']} {said}. Use a new key for a new call."
-            raise Conflict(message, call_id=known["id"], state=known["state"])
+        if known is not None and known.id != self.call.id:
+            said = "with another request" if known.fingerprint != self.call.fingerprint else f"and is {known.state}"
+            message = f"This Idempotency-Key already names call {known.id} {said}. Use a new key for a new call."
+            raise Conflict(message, call_id=known.id, state=known.state)
 
-    def _record_refusal(self, state: State, now: datetime, rungs: str) -> None:
-        """A call that dispatched nothing is kept as refused and frees its key; one that did has failed."""
-        if self.attempt == 1:
-            self._record_call(state, now, rungs, "refused")
-            return
-        state.write(Write.REDECIDED_CALL, _id=self.call.id, decision=rungs)
-        state.write(Write.ENDED_CALL, _id=self.call.id, state="failed", status=None, ended_at=now)
-
-    def _record_call(self, state: State, now: datetime, rungs: str, call_state: str) -> None:
-        call, is_refused = self.call, call_state == "refused"
+    def _record_call(self, state: State, now: datetime, rungs: str, *, is_refused: bool) -> None:
+        """Keep the call. A refused one dispatched nothing and frees its key."""
+        call = self.call
         if self.idempotency is not None and not is_refused:
-            state.known_keys[self.idempotency] = {"id": call.id, "state": call_state, "fingerprint": call.fingerprint}
+            running = KnownCall(id=call.id, state=CallState.RUNNING, fingerprint=call.fingerprint)
+            state.known_keys[self.idempotency] = running
         state.write(
-            Write.NEW_CALL,
-            id=call.id,
-            caller=call.caller.name,
-            idempotency_key=None if is_refused else call.idempotency_key,
-            fingerprint=call.fingerprint,
-            plane=call.plane,
-            operation=call.operation,
-            model=self.candidates[0].attachment.model,
-            labels=labels_text(call.labels),
-            workflow=call.workflow,
-            stage=call.stage,
-            state=call_state,
-            decision=rungs,
-            at=now,
-            ended_at=now if is_refused else None,
+            NewCall(
+                id=call.id,
+                caller=call.caller.name,
+                idempotency_key=None if is_refused else call.idempotency_key,
+                fingerprint=call.fingerprint,
+                plane=call.plane.value,
+                operation=call.operation.value,
+                model=self.candidates[0].attachment.model,
+                labels=labels_text(call.labels),
+                workflow=call.workflow,
+                stage=call.stage,
+                decision=rungs,
+                at=microseconds(now),
+            )
         )
 
     def _hold(self, decision: Chosen, now: datetime) -> Hold:
@@ -164,8 +157,7 @@ class Admit:
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Explain:
+class Explain(Struct, kw_only=True):
     """Decide, and write nothing."""
 
     candidates: tuple[Candidate, ...]
@@ -178,8 +170,7 @@ class Explain:
         return decide_now(state, now, self.candidates, self.question)
 
 
-@dataclass(slots=True, kw_only=True)
-class Settle:
+class Settle(Struct, kw_only=True):
     """Post or void a hold."""
 
     hold_id: str
@@ -202,8 +193,7 @@ class Settle:
         return resolve(state, now, self.hold_id, self.settlement)
 
 
-@dataclass(slots=True, kw_only=True)
-class Peek:
+class Peek(Struct, kw_only=True):
     """Look a hold up, open or resolved."""
 
     hold_id: str
@@ -224,8 +214,7 @@ class Peek:
         raise UnknownHold
 
 
-@dataclass(slots=True, kw_only=True)
-class Extend:
+class Extend(Struct, kw_only=True):
     """Give an open hold more time, and a new estimate when one is given."""
 
     hold_id: str
@@ -255,12 +244,11 @@ class Extend:
         for before, after in zip(open_hold.charges, charges, strict=True):
             state.charge(after.limit, after.bucket, held=after.held - before.held)
         state.holds[hold.id] = OpenHold(hold=hold, charges=charges)
-        state.write(Write.EXTENDED_HOLD, _id=hold.id, expires_at=later, estimate=estimate.to_json())
+        state.write(ExtendedHold(of_hold=hold.id, expires_at=microseconds(later), estimate=estimate.to_json()))
         return hold
 
 
-@dataclass(slots=True, kw_only=True)
-class Sweep:
+class Sweep(Struct, kw_only=True):
     """
     Expire what is past its time, and drop what nobody counts any more.
 
@@ -282,7 +270,7 @@ class Sweep:
         for key, cooldown in list(state.cooldowns.items()):
             if cooldown.until + COOLDOWN_MEMORY <= now:
                 del state.cooldowns[key]
-                state.write(Write.ENDED_COOLDOWN, _provider=key[0], _model=key[1])
+                state.write(EndedCooldown(of_provider=key[0], of_model=key[1]))
         state.forget_old(now)
         state.write_learned()
         return len(due)
@@ -290,13 +278,13 @@ class Sweep:
 
 def decide_now(state: State, now: datetime, candidates: tuple[Candidate, ...], question: Question) -> Decision:
     """Give each candidate what the ledger knows of it at this moment, and decide."""
-    return decide((_informed(state, now, candidate, question) for candidate in candidates), question, now)
+    return decide([_informed(state, now, candidate) for candidate in candidates], question, now)
 
 
-def _informed(state: State, now: datetime, candidate: Candidate, question: Question) -> Candidate:
-    attachment, provider = candidate.attachment, candidate.provider
-    gauges = tuple(state.gauge(limit, now) for limit in state.catalog.limits_of(question.subjects_of(candidate)))
-    return replace(candidate, cooldown=state.cooldown_of(provider.name, attachment.model), gauges=gauges)
+def _informed(state: State, now: datetime, candidate: Candidate) -> Candidate:
+    attachment = candidate.attachment
+    gauges = tuple([state.gauge(limit, now) for limit in state.catalog.limits_of(candidate.subjects)])
+    return replace(candidate, cooldown=state.cooldown_of(attachment.provider, attachment.model), gauges=gauges)
 
 
 def _refuse_growth(state: State, now: datetime, before: Charge, after: Charge) -> None:
@@ -317,28 +305,30 @@ def _refuse_growth(state: State, now: datetime, before: Charge, after: Charge) -
 
 def _open_window(state: State, gauge: Gauge, hold: Hold) -> None:
     """Open a first-use window with the first hold that uses it; it stays open when that hold is voided."""
-    state.opened[gauge.limit.name] = Window(start=gauge.window_start, end=gauge.window_end)
-    state.write(Write.WINDOW, limit_name=gauge.limit.name, start=gauge.window_start, end=gauge.window_end, opened_by=hold.id)
+    name, start, end = gauge.limit.name, gauge.window_start, gauge.window_end
+    assert end is not None, "a first-use window has an end"
+    state.opened[name] = Window(start=start, end=end)
+    state.write(OpenedWindow(limit_name=name, start=microseconds(start), end=microseconds(end), opened_by=hold.id))
 
 
-def _hold_row(hold: Hold, journal: str) -> dict[str, Any]:
+def _hold_row(hold: Hold, journal: str) -> NewHold:
     """Lay a new hold out as its row."""
-    return {
-        "id": hold.id,
-        "call_id": hold.call_id,
-        "journal": journal,
-        "attempt": hold.attempt,
-        "provider": hold.provider,
-        "account": hold.account,
-        "model": hold.model,
-        "upstream_model": hold.upstream_model,
-        "caller": hold.caller,
-        "labels": labels_text(hold.labels),
-        "workflow": hold.workflow,
-        "stage": hold.stage,
-        "plane": hold.plane,
-        "state": HoldState.HELD,
-        "estimate": hold.estimate.to_json(),
-        "held_at": hold.held_at,
-        "expires_at": hold.expires_at,
-    }
+    return NewHold(
+        id=hold.id,
+        call_id=hold.call_id,
+        journal=journal,
+        attempt=hold.attempt,
+        provider=hold.provider,
+        account=hold.account,
+        model=hold.model,
+        upstream_model=hold.upstream_model,
+        caller=hold.caller,
+        labels=labels_text(hold.labels),
+        workflow=hold.workflow,
+        stage=hold.stage,
+        plane=hold.plane.value,
+        state=HoldState.HELD.value,
+        estimate=hold.estimate.to_json(),
+        held_at=microseconds(hold.held_at),
+        expires_at=microseconds(hold.expires_at),
+    )

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from quota_router.core.estimates import Estimate
-from quota_router.core.holds import HoldState
+from quota_router.core.holds import HoldState, Outcome, state_of_call
 from quota_router.core.usage import BUCKETS
 from quota_router.errors import LedgerUnavailable, UnknownCall
 from quota_router.store.cursors import read_cursor, write_cursor
@@ -125,6 +125,7 @@ class Reports:
                 .order_by(entries.c.at, entries.c.journal, entries.c.seq)
             )
             booked = (await conn.execute(lines)).all()
+        last = attempts[-1].outcome if attempts else None
         tried = [_show_attempt(hold, [line for line in booked if line.hold_id == hold.id]) for hold in attempts]
         is_unpriced = any(attempt["cost_nusd"] is None and attempt["usage"] is not None for attempt in tried)
         return {
@@ -132,7 +133,7 @@ class Reports:
             "caller": call.caller,
             "model": call.model,
             "labels": _decode(call.labels),
-            "state": call.state,
+            "state": state_of_call(Outcome(last) if last else None, was_held=bool(attempts)),
             "decision": {"rungs": _decode(call.decision)},
             "attempts": tried,
             "entries": [_show_entry(line) for line in booked],

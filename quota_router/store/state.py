@@ -9,7 +9,6 @@ Never: speaks SQL; it collects the rows to be written, the lane writes them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Self
 
@@ -19,30 +18,13 @@ from msgspec import Struct
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
 from quota_router.core.health import Cooldown
-from quota_router.core.holds import Charge, EntryKind, Hold, HoldState, Settlement
+from quota_router.core.holds import CallState, Charge, EntryKind, Hold, HoldState, Settlement
 from quota_router.core.limits import Gauge, Limit, Window
 from quota_router.core.windows import Coverage, coverage, next_relief
+from quota_router.store.rows import Entry, JournalHead, MovedBalance, Taught, values_of
+from quota_router.store.tables import microseconds
 
 LABELS_CACHED = 1_024
-
-
-class Write(StrEnum):
-    """The kinds of rows a batch writes, in the order in which they are written."""
-
-    NEW_CALL = "new_call"
-    NEW_HOLD = "new_hold"
-    RESOLVED_HOLD = "resolved_hold"
-    EXTENDED_HOLD = "extended_hold"
-    CORRECTED_HOLD = "corrected_hold"
-    ENTRY = "entry"
-    REDECIDED_CALL = "redecided_call"
-    ENDED_CALL = "ended_call"
-    WINDOW = "window"
-    BALANCE = "balance"
-    ENDED_COOLDOWN = "ended_cooldown"
-    COOLDOWN = "cooldown"
-    LEARNED = "learned"
-    HEAD = "head"
 
 
 @lru_cache(maxsize=LABELS_CACHED)
@@ -78,6 +60,14 @@ class Resolved(Struct, frozen=True, kw_only=True):
     """what was booked for it, by kind of entry"""
 
 
+class KnownCall(Struct, frozen=True, kw_only=True):
+    """A call that an idempotency key names."""
+
+    id: str
+    state: CallState
+    fingerprint: str | None
+
+
 class OpenHold(Struct, frozen=True, kw_only=True):
     """A hold that is held, with what it takes from each limit."""
 
@@ -103,19 +93,21 @@ class State:
     """by (model, provider)"""
     resolved: dict[str, Resolved] = field(default_factory=dict)
     """read for this batch only: holds that jobs asked for and that are not open"""
-    known_keys: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    known_keys: dict[tuple[str, str], KnownCall] = field(default_factory=dict)
     """read for this batch only: calls by (caller, idempotency key)"""
-    writes: dict[Write, list[dict[str, Any]]] = field(default_factory=dict)
+    writes: dict[type[Struct], list[tuple[Any, ...]]] = field(default_factory=dict)
+    _covered: dict[str, Coverage] = field(default_factory=dict)
+    """windows worked out before, by limit; gone with the state when the catalog changes"""
     _touched: set[tuple[str, datetime]] = field(default_factory=set)
     _taught: set[tuple[str, str]] = field(default_factory=set)
 
-    def write(self, kind: Write, /, **row: Any) -> None:  # noqa: ANN401 -- a row's values are what its columns take
-        """Add one row to what this batch writes."""
-        self.writes.setdefault(kind, []).append(row)
+    def write(self, row: Struct, *more: bytes) -> None:
+        """Add one row to what this batch writes. *more*: values that stand behind its fields."""
+        self.writes.setdefault(type(row), []).append(values_of(row) + more)
 
     def gauge(self, limit: Limit, now: datetime) -> Gauge:
         """What is left under *limit* at *now*."""
-        covered = coverage(limit, now, self.opened.get(limit.name))
+        covered = self._coverage(limit, now)
         buckets = self.balances.get(limit.name, {})
         posted = held = 0
         oldest: datetime | None = None
@@ -134,6 +126,16 @@ class State:
             window_end=covered.end,
             relief_at=next_relief(limit, covered, oldest),
         )
+
+    def _coverage(self, limit: Limit, now: datetime) -> Coverage:
+        """The window that holds *now*; one that has a single bucket stays the same until it ends."""
+        known = self._covered.get(limit.name)
+        if known is not None and known.start <= now and (known.end is None or now < known.end):
+            return known
+        covered = coverage(limit, now, self.opened.get(limit.name))
+        if covered.first_bucket == covered.bucket and not covered.opens:
+            self._covered[limit.name] = covered
+        return covered
 
     @staticmethod
     def _counted(buckets: Mapping[datetime, Balance], covered: Coverage) -> list[datetime]:
@@ -164,7 +166,7 @@ class State:
     def write_learned(self) -> None:
         """Write what was learned since the last time. What a crash loses of it is learned again."""
         for model, provider in self._taught:
-            self.write(Write.LEARNED, model=model, provider=provider, **self.learned[model, provider].to_row())
+            self.write(Taught(model=model, provider=provider, **self.learned[model, provider].to_row()))
         self._taught.clear()
 
     def forget_old(self, now: datetime) -> None:
@@ -191,13 +193,15 @@ class State:
             learned=dict(self.learned),
         )
 
-    def take_writes(self) -> dict[Write, list[dict[str, Any]]]:
+    def take_writes(self) -> dict[type[Struct], list[tuple[Any, ...]]]:
         """Return everything this batch has to write, and begin a new one."""
         for name, bucket in self._touched:
             balance = self.balances[name][bucket]
-            self.write(Write.BALANCE, limit_name=name, bucket=bucket, posted=balance.posted, held=balance.held)
-        if Write.ENTRY in self.writes:
-            self.write(Write.HEAD, name=self.journal, seq=self.head.seq, hash=self.head.hash, at=self.head.at)
+            moved = MovedBalance(limit_name=name, bucket=microseconds(bucket), posted=balance.posted, held=balance.held)
+            self.write(moved)
+        if Entry in self.writes:
+            head = self.head
+            self.write(JournalHead(name=self.journal, seq=head.seq, hash=head.hash, at=microseconds(head.at)))
         writes, self.writes = self.writes, {}
         self._touched.clear()
         self.resolved.clear()

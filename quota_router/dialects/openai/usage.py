@@ -197,8 +197,10 @@ def read_cost(raw: msgspec.Raw) -> int | None:
     Returns:
         nano-USD, rounded up; `None` when it is absent, not a plain number, above a million or too small to be one.
     """
+    if b'"cost"' not in bytes(raw):
+        return None
     try:
-        cost = bytes(_COSTS.decode(raw).cost) if is_given(raw) else b""
+        cost = bytes(_COSTS.decode(raw).cost)
         cost_nusd = charged_usd_nusd(cost.decode()) if _COST.fullmatch(cost) else None
     except (ValueError, RecursionError):
         return None
