@@ -13,8 +13,8 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from quota_router.store.engine import Durability, open_engines
 from quota_router.store.migrate import run_in_one_transaction
+from quota_router.store.open import Durability, open_engines
 from quota_router.store.tables import metadata
 from quota_router.store.triggers import recreate_triggers
 

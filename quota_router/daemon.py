@@ -34,10 +34,10 @@ from quota_router.ladder import Ladders
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.store.catalog import Change
-from quota_router.store.engine import Durability, open_engines
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Sweep
 from quota_router.store.migrate import upgrade
+from quota_router.store.open import Durability, open_engines
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
 from quota_router.upkeep import sweep
@@ -46,8 +46,6 @@ from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
 from quota_router.web.routes import Services
 
-JOURNAL = "main"
-"""A SQLite ledger has one writer, hence one journal."""
 SENT_FILE = "the file that was sent"
 """What a catalog that came over HTTP is called in errors."""
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -157,11 +155,9 @@ async def open_daemon(
         return None if secret == admin_token else secret
 
     async with AsyncExitStack() as stack:
-        engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability)))
+        engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability), clock))
         await upgrade(engines.write)
-        lane = await stack.enter_async_context(
-            Lane(engines.lane, journal=JOURNAL, clock=clock, settle_wait_s=settings.settle_wait_s)
-        )
+        lane = await stack.enter_async_context(Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s))
         check_clock(lane, clock(), accept=accept_clock)
         log_changes(await lane.edit_catalog(desired))
         orphans = await lane.run(Sweep(orphans=True))

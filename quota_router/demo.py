@@ -24,7 +24,7 @@ from quota_router.core.pricing import parse_usd_nusd
 from quota_router.daemon import open_daemon
 from quota_router.simulator import Account, Reply, Simulator
 from quota_router.store.chain import verify_chains
-from quota_router.store.engine import Durability, open_engines
+from quota_router.store.open import Durability, open_engines
 
 if TYPE_CHECKING:
     from quota_router.config import Loaded

@@ -16,10 +16,10 @@ from quota_router.core.ids import uuid7
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit, subjects_of
 from quota_router.core.pricing import PriceTable, Rates
 from quota_router.core.usage import Usage
-from quota_router.store.engine import Durability, open_engines
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admit
 from quota_router.store.migrate import upgrade
+from quota_router.store.open import Durability, open_engines
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PRICE = PriceTable(tiers=((0, Rates(input_pusd=1_000_000, output_pusd=2_000_000)),))
@@ -127,9 +127,9 @@ def void() -> Settlement:
 @asynccontextmanager
 async def open_ledger(folder: Path, clock: Clock, of: Catalog | None = None, settle_wait_s: float = 1) -> AsyncIterator[Lane]:
     """Open the ledger in *folder* as a daemon would; opened again it is the same ledger."""
-    async with open_engines(f"sqlite+aiosqlite:///{folder}/state/ledger.db", Durability.POWER) as engines:
+    async with open_engines(f"sqlite+aiosqlite:///{folder}/state/ledger.db", Durability.POWER, clock) as engines:
         await upgrade(engines.write)
-        async with Lane(engines.lane, journal="main", clock=clock, settle_wait_s=settle_wait_s) as lane:
+        async with Lane(engines.lane, engines.tenure, settle_wait_s=settle_wait_s) as lane:
             if of is not None:
                 await lane.edit_catalog(of)
             lane.reader = engines.read

@@ -26,8 +26,8 @@ from quota_router.errors import NoUsableProvider, UnknownHold
 from quota_router.ladder import Ladders
 from quota_router.simulator import Fault, FaultKind, Reply
 from quota_router.store.ledger import Admit, Settle, Sweep
-from quota_router.store.present import project
 from quota_router.store.prices import PriceBook
+from quota_router.store.projection import project
 from quota_router.store.tables import balances
 from quota_router.web import sink
 

@@ -19,7 +19,7 @@ from quota_router.cli.common import CommandFailed
 from quota_router.cli.showing import judge
 from quota_router.core.pricing import parse_usd_nusd
 from quota_router.store.chain import verify_chains
-from quota_router.store.engine import Durability, open_engines
+from quota_router.store.open import Durability, open_engines
 
 COMMAND = Path(sys.executable).with_name("quota-router")
 TIMEOUT_S = 60

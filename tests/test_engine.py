@@ -13,8 +13,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from quota_router.errors import ConfigError, LedgerLocked, LedgerUnavailable
-from quota_router.store import engine as engine_room
-from quota_router.store.engine import APPLICATION_ID, Durability, open_engines
+from quota_router.store import sqlite as engine_room
+from quota_router.store.open import Durability, open_engines
+from quota_router.store.sqlite import APPLICATION_ID
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ async def test_a_lock_dies_with_its_process(url, path):
     """A killed daemon never blocks its successor; its pid is named while it lives."""
     script = (
         "import asyncio, sys\n"
-        "from quota_router.store.engine import Durability, open_engines\n"
+        "from quota_router.store.open import Durability, open_engines\n"
         "async def main():\n"
         "    async with open_engines(sys.argv[1], Durability.POWER):\n"
         "        print('open', flush=True)\n"
@@ -166,12 +167,10 @@ async def test_a_lock_dies_with_its_process(url, path):
         assert await read_pragmas(engines.write, "application_id") == [APPLICATION_ID]
 
 
-async def test_closing_twice_is_closing_once(url):
-    async with open_engines(url, Durability.POWER) as engines:
-        await engines.close()
-        await engines.close()
-    async with open_engines(url, Durability.POWER):
-        pass
+async def test_what_was_closed_can_be_opened_again(url):
+    for _ in range(2):
+        async with open_engines(url, Durability.POWER):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -181,8 +180,6 @@ async def test_closing_twice_is_closing_once(url):
         ("sqlite+aiosqlite://", "must be a file"),
         ("sqlite+aiosqlite:///file:x?mode=memory&uri=true", "not one quota_router can use"),
         ("sqlite:///x.db", "not one quota_router can use"),
-        ("postgresql+psycopg://u:secret@h/d", "`postgres` extra in a later version"),
-        ("postgresql+asyncpg://u:secret@h/d", "`postgres` extra in a later version"),
         ("mysql://u:secret@h/d", "not one quota_router can use"),
         ("secret", "not a URL"),
     ],

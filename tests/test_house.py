@@ -32,7 +32,7 @@ LONGEST_FILE = 400
 LINT_TIMEOUT_S = 120
 
 OWN_SQL = {
-    "store/engine.py": "PRAGMAs have no parameters; names and values are constants of that file",
+    "store/sqlite.py": "PRAGMAs have no parameters; names and values are constants of that file",
     "store/rows.py": "SQLAlchemy compiled the text from expressions, once; every value is bound",
     "store/triggers.py": "triggers have no parameters; the statements are constants of that file",
 }

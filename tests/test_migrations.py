@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, event
 
 from quota_router.errors import LedgerError, SchemaNewer
 from quota_router.store import migrate
-from quota_router.store.engine import Durability, open_engines
+from quota_router.store.open import Durability, open_engines
 from quota_router.store.tables import metadata
 
 ROOT = Path(__file__).parent.parent
@@ -326,7 +326,7 @@ async def test_a_wheel_finds_its_revisions_and_upgrades(tmp_path):
     script = (
         "import asyncio\n"
         "from quota_router.store import migrate\n"
-        "from quota_router.store.engine import Durability, open_engines\n"
+        "from quota_router.store.open import Durability, open_engines\n"
         "async def main():\n"
         "    async with open_engines('sqlite+aiosqlite:///ledger.db', Durability.PROCESS) as engines:\n"
         "        print(await migrate.upgrade(engines.write), migrate.locate_migrations())\n"

@@ -16,10 +16,10 @@ from quota_router.core.holds import Outcome
 from quota_router.core.usage import Quality, Usage
 from quota_router.errors import InvalidRequest, LedgerUnavailable, UnknownCall
 from quota_router.store import usage_report
-from quota_router.store.engine import Durability, open_engines
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admission, Setback, Settle, Sweep
 from quota_router.store.migrate import upgrade
+from quota_router.store.open import Durability, open_engines
 from quota_router.store.reports import Reports
 
 LONG_AGO = datetime(2011, 1, 1, tzinfo=UTC)
@@ -56,9 +56,9 @@ class Book:
 @asynccontextmanager
 async def open_book(folder, of=TWO):
     clock = Clock(LONG_AGO)
-    async with open_engines(f"sqlite+aiosqlite:///{folder}/state/ledger.db", Durability.PROCESS) as engines:
+    async with open_engines(f"sqlite+aiosqlite:///{folder}/state/ledger.db", Durability.PROCESS, clock) as engines:
         await upgrade(engines.write)
-        async with Lane(engines.lane, journal="main", clock=clock, settle_wait_s=1) as lane:
+        async with Lane(engines.lane, engines.tenure, settle_wait_s=1) as lane:
             await lane.edit_catalog(of)
             clock.now = NOON
             yield Book(lane, Reports(engines.read), clock, lane.catalog)

@@ -14,7 +14,7 @@ from quota_router.core.pricing import PriceTable, Rates
 from quota_router.errors import ConfigError
 from quota_router.store import migrate
 from quota_router.store.catalog import apply_catalog, load_catalog
-from quota_router.store.engine import Durability, open_engines
+from quota_router.store.open import Durability, open_engines
 from quota_router.store.tables import attachments, callers, limits, models, providers
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -89,15 +89,13 @@ async def _on_ledger(own: "Loaded", wanted: "Catalog", *, dry_run: bool, prune: 
         LedgerError, ConfigError: as the store says.
     """
     configure_logs()
-    from quota_router.daemon import JOURNAL, utc_now  # noqa: PLC0415 -- loaded by now
-    from quota_router.store.engine import Durability, open_engines  # noqa: PLC0415 -- likewise
-    from quota_router.store.lane import Lane  # noqa: PLC0415 -- likewise
-    from quota_router.store.ledger_file import read_path  # noqa: PLC0415 -- likewise
+    from quota_router.store.lane import Lane  # noqa: PLC0415 -- loaded by now
     from quota_router.store.migrate import check, upgrade  # noqa: PLC0415 -- likewise
+    from quota_router.store.open import Durability, exists, open_engines  # noqa: PLC0415 -- likewise
 
     settings = own.settings
     with tempfile.TemporaryDirectory() as scratch:
-        is_there = read_path(settings.database_url).exists()
+        is_there = exists(settings.database_url)
         # A dry run on a ledger that is not there yet happens on one that is thrown away.
         url = settings.database_url if is_there or not dry_run else f"sqlite+aiosqlite:///{scratch}/ledger.db"
         async with open_engines(url, Durability(settings.durability)) as engines:
@@ -107,5 +105,5 @@ async def _on_ledger(own: "Loaded", wanted: "Catalog", *, dry_run: bool, prune: 
                     raise CommandFailed(problems[0])
             else:
                 await upgrade(engines.write)
-            async with Lane(engines.lane, journal=JOURNAL, clock=utc_now, settle_wait_s=settings.settle_wait_s) as lane:
+            async with Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s) as lane:
                 return await lane.edit_catalog(wanted, prune=prune, dry_run=dry_run)

@@ -45,21 +45,20 @@ def check(context: typer.Context, *, config: ConfigOption = None, as_json: JsonO
 
 async def _upgrade(settings: "ServerSettings") -> tuple[str, str]:
     configure_logs()
-    from quota_router.store import ledger_file, migrate  # noqa: PLC0415 -- SQLAlchemy takes longer to import than `--help` may last
-    from quota_router.store.engine import Durability, open_engines  # noqa: PLC0415 -- likewise
+    from quota_router.store import migrate  # noqa: PLC0415 -- SQLAlchemy takes longer to import than `--help` may last
+    from quota_router.store.open import Durability, open_engines  # noqa: PLC0415 -- likewise
 
-    path = ledger_file.read_path(settings.database_url)
     async with open_engines(settings.database_url, Durability(settings.durability)) as engines:
-        return str(path), await migrate.upgrade(engines.write)
+        return engines.name, await migrate.upgrade(engines.write)
 
 
 async def _check(settings: "ServerSettings") -> tuple[str, list[str]]:
     configure_logs()
-    from quota_router.store import ledger_file, migrate  # noqa: PLC0415 -- likewise
-    from quota_router.store.engine import Durability, open_engines  # noqa: PLC0415 -- likewise
+    from quota_router.store import migrate  # noqa: PLC0415 -- likewise
+    from quota_router.store.open import Durability, exists, open_engines, show  # noqa: PLC0415 -- likewise
 
-    path = ledger_file.read_path(settings.database_url)
-    if not path.exists():
-        raise CommandFailed(f"There is no ledger at {path} yet: `quota-router db upgrade` or `quota-router serve` makes it.")
-    async with open_engines(settings.database_url, Durability(settings.durability)) as engines:
-        return str(path), list(await migrate.check(engines.write))
+    url = settings.database_url
+    if not exists(url):
+        raise CommandFailed(f"There is no ledger at {show(url)} yet: `quota-router db upgrade` or `quota-router serve` makes it.")
+    async with open_engines(url, Durability(settings.durability)) as engines:
+        return engines.name, list(await migrate.check(engines.write))

@@ -84,6 +84,8 @@ class Hold(Struct, frozen=True, kw_only=True):
 
     id: str
     call_id: str
+    journal: str
+    """of the daemon that took it"""
     attempt: int
     """1 for the first rung tried"""
     provider: str

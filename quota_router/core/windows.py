@@ -43,6 +43,8 @@ class Coverage(Struct, frozen=True, kw_only=True):
     first_bucket: datetime
     opens: bool = False
     """a first-use window that is not open yet: it begins with the hold that is written now"""
+    bucket_width: timedelta | None = None
+    """rolling only; `None`: the window is one bucket"""
 
 
 def coverage(limit: Limit, at: datetime, opened: Window | None) -> Coverage:
@@ -67,8 +69,8 @@ def coverage(limit: Limit, at: datetime, opened: Window | None) -> Coverage:
             start = rule.origin + (at - rule.origin) // rule.duration * rule.duration
             return _whole(start, start + rule.duration)
         case WindowKind.ROLLING:
-            first = _rolling_bucket(at - rule.duration, rule)
-            return Coverage(start=first, end=None, bucket=_rolling_bucket(at, rule), first_bucket=first)
+            first, last = _rolling_bucket(at - rule.duration, rule), _rolling_bucket(at, rule)
+            return Coverage(start=first, end=None, bucket=last, first_bucket=first, bucket_width=_bucket_width(rule))
         case WindowKind.FIRST_USE:
             return _first_use(at, rule, opened)
         case WindowKind.FOREVER:

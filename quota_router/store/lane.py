@@ -22,9 +22,10 @@ from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
 from quota_router.errors import LedgerBusy, LedgerUnavailable, QuotaRouterError
 from quota_router.store.catalog import Change, apply_catalog
-from quota_router.store.present import project
+from quota_router.store.projection import project
 from quota_router.store.state import State
-from quota_router.store.writer import Edit, Job, RolledBack, Writer
+from quota_router.store.tenure import Job, Tenure
+from quota_router.store.writer import Edit, RolledBack, Writer
 
 BATCH_MAX = 256
 """Jobs in one transaction: bounds how long the first waits for the last."""
@@ -55,8 +56,8 @@ class _Ticket:
 class Lane:
     """The one writer. Open it with `async with`; what is queued when it closes is still written."""
 
-    def __init__(self, engine: Engine, *, journal: str, clock: Callable[[], datetime], settle_wait_s: float) -> None:
-        self._writer = Writer(engine, journal=journal, clock=clock)
+    def __init__(self, engine: Engine, tenure: Tenure, *, settle_wait_s: float) -> None:
+        self._writer = Writer(engine, tenure)
         self._settle_wait_s = settle_wait_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lane")
         self._queue: deque[_Ticket] = deque()
@@ -266,13 +267,16 @@ class Lane:
         return await self._loop.run_in_executor(self._thread, step, *values)
 
 
-class _Copy:
+class _Copy(Job[State]):
     """Copies the state, between two jobs."""
 
-    hold_ids: tuple[str, ...] = ()
-    idempotency: tuple[str, str] | None = None
+    @property
+    def looks_at_everything(self) -> bool:
+        """All of it."""
+        return True
 
     def run(self, state: State, now: datetime) -> State:  # noqa: ARG002 -- a job's shape
+        """Copy."""
         return state.copy()
 
 

@@ -23,6 +23,7 @@ from quota_router.store.booking import Booked, resolve
 from quota_router.store.rows import EndedCooldown, ExtendedHold, NewCall, NewHold, OpenedWindow, Redecided
 from quota_router.store.state import KnownCall, OpenHold, State, labels_text
 from quota_router.store.tables import microseconds
+from quota_router.store.tenure import Job, Sweeping
 
 COOLDOWN_MEMORY = timedelta(hours=1)
 """An ended cooldown is remembered this long, so that a rung that fails again waits longer."""
@@ -44,7 +45,7 @@ class Setback(Struct, frozen=True, kw_only=True):
     settlement: Settlement
 
 
-class Admit(Struct, kw_only=True):
+class Admit(Job["Admission | NoneUsable"], kw_only=True):
     """Decide for a call and hold the chosen rung, after settling the attempt before."""
 
     call: Call
@@ -59,14 +60,20 @@ class Admit(Struct, kw_only=True):
 
     @property
     def idempotency(self) -> tuple[str, str] | None:
-        """The key to be looked up before this runs."""
+        """The caller's key, which the first attempt takes."""
         key = self.call.idempotency_key
         return (self.call.caller.name, key) if key is not None and self.attempt == 1 else None
 
     @property
     def hold_ids(self) -> tuple[str, ...]:
-        """Holds to be read before this runs, if they are not open."""
-        return (self.after.hold_id,) if self.after else ()
+        """The attempt before; and its own hold, when an unknown COMMIT made it try again."""
+        own = (self.hold_id,) if self._answer is not None else ()
+        return (self.after.hold_id, *own) if self.after else own
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Everything that would count one of its rungs."""
+        return _subjects_of(self.candidates)
 
     def run(self, state: State, now: datetime) -> "Admission | NoneUsable":
         """
@@ -92,7 +99,7 @@ class Admit(Struct, kw_only=True):
         # From here on it must succeed.
         if self.attempt == 1:
             self._record_call(state, now, rungs, is_refused=False)
-        hold = self._hold(decision, now)
+        hold = self._hold(decision, state.journal, now)
         charges = []
         for gauge in decision.candidate.gauges:
             if gauge.opens:
@@ -101,7 +108,7 @@ class Admit(Struct, kw_only=True):
             state.charge(charge.limit, charge.bucket, held=charge.held)
             charges.append(charge)
         state.holds[hold.id] = OpenHold(hold=hold, charges=tuple(charges))
-        state.write(_hold_row(hold, state.journal))
+        state.write(_hold_row(hold))
         self._answer = Admission(hold=hold, decision=decision)
         return self._answer
 
@@ -136,11 +143,12 @@ class Admit(Struct, kw_only=True):
             )
         )
 
-    def _hold(self, decision: Chosen, now: datetime) -> Hold:
+    def _hold(self, decision: Chosen, journal: str, now: datetime) -> Hold:
         call, candidate = self.call, decision.candidate
         return Hold(
             id=self.hold_id,
             call_id=call.id,
+            journal=journal,
             attempt=self.attempt,
             provider=candidate.provider.name,
             account=candidate.provider.account,
@@ -157,29 +165,31 @@ class Admit(Struct, kw_only=True):
         )
 
 
-class Explain(Struct, kw_only=True):
+class Explain(Job[Decision], kw_only=True):
     """Decide, and write nothing."""
 
     candidates: tuple[Candidate, ...]
     question: Question
-    hold_ids: tuple[str, ...] = ()
-    idempotency: tuple[str, str] | None = None
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Everything that would count one of its rungs."""
+        return _subjects_of(self.candidates)
 
     def run(self, state: State, now: datetime) -> Decision:
         """Answer as `Admit` would at this moment."""
         return decide_now(state, now, self.candidates, self.question)
 
 
-class Settle(Struct, kw_only=True):
+class Settle(Job[Booked], kw_only=True):
     """Post or void a hold."""
 
     hold_id: str
     settlement: Settlement
-    idempotency: tuple[str, str] | None = None
 
     @property
     def hold_ids(self) -> tuple[str, ...]:
-        """Holds to be read before this runs, if they are not open."""
+        """Its one hold."""
         return (self.hold_id,)
 
     def run(self, state: State, now: datetime) -> Booked:
@@ -193,15 +203,14 @@ class Settle(Struct, kw_only=True):
         return resolve(state, now, self.hold_id, self.settlement)
 
 
-class Peek(Struct, kw_only=True):
+class Peek(Job[Hold], kw_only=True):
     """Look a hold up, open or resolved."""
 
     hold_id: str
-    idempotency: tuple[str, str] | None = None
 
     @property
     def hold_ids(self) -> tuple[str, ...]:
-        """Holds to be read before this runs, if they are not open."""
+        """Its one hold."""
         return (self.hold_id,)
 
     def run(self, state: State, now: datetime) -> Hold:  # noqa: ARG002 -- a job's shape
@@ -214,14 +223,17 @@ class Peek(Struct, kw_only=True):
         raise UnknownHold
 
 
-class Extend(Struct, kw_only=True):
+class Extend(Job[Hold], kw_only=True):
     """Give an open hold more time, and a new estimate when one is given."""
 
     hold_id: str
     ttl_s: float
     estimate: Estimate | None = None
-    hold_ids: tuple[str, ...] = ()
-    idempotency: tuple[str, str] | None = None
+
+    @property
+    def hold_ids(self) -> tuple[str, ...]:
+        """Its one hold."""
+        return (self.hold_id,)
 
     def run(self, state: State, now: datetime) -> Hold:
         """
@@ -248,7 +260,7 @@ class Extend(Struct, kw_only=True):
         return hold
 
 
-class Sweep(Struct, kw_only=True):
+class Sweep(Job[int], kw_only=True):
     """
     Expire what is past its time, and drop what nobody counts any more.
 
@@ -257,13 +269,19 @@ class Sweep(Struct, kw_only=True):
     """
 
     orphans: bool = False
-    hold_ids: tuple[str, ...] = ()
-    idempotency: tuple[str, str] | None = None
+
+    @property
+    def sweeps(self) -> Sweeping:
+        """What is due, and at start what the last daemon of this journal left."""
+        return Sweeping.OWN if self.orphans else Sweeping.DUE
 
     def run(self, state: State, now: datetime) -> int:
         """Return how many holds expired."""
+        gone = {*state.orphaned, *([state.journal] if self.orphans else [])}
         due = [
-            held for held in state.holds.values() if held.hold.expires_at <= now or (self.orphans and held.hold.plane is Plane.DATA)
+            held
+            for held in state.holds.values()
+            if held.hold.expires_at <= now or (held.hold.plane is Plane.DATA and held.hold.journal in gone)
         ]
         for held in due:
             resolve(state, now, held.hold.id, assume(held.hold, held.charges))
@@ -285,6 +303,10 @@ def _informed(state: State, now: datetime, candidate: Candidate) -> Candidate:
     attachment = candidate.attachment
     gauges = tuple([state.gauge(limit, now) for limit in state.catalog.limits_of(candidate.subjects)])
     return replace(candidate, cooldown=state.cooldown_of(attachment.provider, attachment.model), gauges=gauges)
+
+
+def _subjects_of(candidates: tuple[Candidate, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(subject for candidate in candidates for subject in candidate.subjects))
 
 
 def _refuse_growth(state: State, now: datetime, before: Charge, after: Charge) -> None:
@@ -311,12 +333,12 @@ def _open_window(state: State, gauge: Gauge, hold: Hold) -> None:
     state.write(OpenedWindow(limit_name=name, start=microseconds(start), end=microseconds(end), opened_by=hold.id))
 
 
-def _hold_row(hold: Hold, journal: str) -> NewHold:
+def _hold_row(hold: Hold) -> NewHold:
     """Lay a new hold out as its row."""
     return NewHold(
         id=hold.id,
         call_id=hold.call_id,
-        journal=journal,
+        journal=hold.journal,
         attempt=hold.attempt,
         provider=hold.provider,
         account=hold.account,

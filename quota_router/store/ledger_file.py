@@ -32,8 +32,6 @@ def read_path(text: str) -> Path:
     except ArgumentError:
         # Without its cause: SQLAlchemy quotes the whole text.
         raise ConfigError(f"The database is not a URL. {remedy}", key_path=SETTING) from None
-    if url.get_backend_name() == "postgresql":
-        raise ConfigError(f"PostgreSQL comes with the `postgres` extra in a later version. {remedy}", key_path=SETTING)
     if url.drivername != "sqlite+aiosqlite" or url.query or url.host:
         raise ConfigError(f"This database is not one quota_router can use. {remedy}", key_path=SETTING)
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):

@@ -56,7 +56,7 @@ class Resolved(Struct, frozen=True, kw_only=True):
     state: HoldState
     fingerprint: str
     charges: tuple[Charge, ...]
-    booked: Mapping[EntryKind, Settlement]
+    booked: dict[EntryKind, Settlement]
     """what was booked for it, by kind of entry"""
 
 
@@ -96,6 +96,8 @@ class State:
     known_keys: dict[tuple[str, str], KnownCall] = field(default_factory=dict)
     """read for this batch only: calls by (caller, idempotency key)"""
     writes: dict[type[Struct], list[tuple[Any, ...]]] = field(default_factory=dict)
+    orphaned: frozenset[str] = frozenset()
+    """read for this batch only: journals whose daemon is gone"""
     _covered: dict[str, Coverage] = field(default_factory=dict)
     """windows worked out before, by limit; gone with the state when the catalog changes"""
     _touched: set[tuple[str, datetime]] = field(default_factory=set)
@@ -150,6 +152,18 @@ class State:
         if own is None or whole is None:
             return own or whole
         return own if own.until > whole.until else whole
+
+    def take_catalog(self, catalog: Catalog) -> None:
+        """Look at another snapshot from now on."""
+        self.catalog = catalog
+        self._covered.clear()
+
+    def forget_present(self) -> None:
+        """Forget what others may change, before it is read for the next batch."""
+        self.balances.clear()
+        self.opened.clear()
+        self.holds.clear()
+        self.cooldowns.clear()
 
     def charge(self, limit: Limit, bucket: datetime, *, posted: int = 0, held: int = 0) -> None:
         """Move one balance."""
@@ -206,4 +220,5 @@ class State:
         self._touched.clear()
         self.resolved.clear()
         self.known_keys.clear()
+        self.orphaned = frozenset()
         return writes

@@ -5,8 +5,6 @@ Law: a transaction reads what its jobs ask for, runs them one after the other on
 that fails leaves neither row nor state behind: the next reads the present anew.
 Never: waits for the event loop, answers a caller, or tries again: the lane does.
 
-Decision 2026-11 -- the state lives in memory and is reloaded after every failed batch, because the lock file makes this process the
-    only writer. Look again with PostgreSQL: there each batch has to read what it touches.
 Decision 2026-11 -- a thread with SQLAlchemy's synchronous engine instead of aiosqlite: a batch is one hop to the thread instead of
     three for each statement, a fifth of its CPU. Readers and migrations stay asynchronous. Look again if the hops get cheap.
 """
@@ -14,7 +12,7 @@ Decision 2026-11 -- a thread with SQLAlchemy's synchronous engine instead of aio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -23,30 +21,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
 from quota_router.errors import ConfigError, LedgerUnavailable, QuotaRouterError
-from quota_router.store.present import load_state, read_asked
 from quota_router.store.rows import statements_for, write_rows
 from quota_router.store.state import State
+from quota_router.store.tenure import Job, Tenure
 
-T = TypeVar("T", covariant=True)  # noqa: PLC0105 -- the name every reader knows
 R = TypeVar("R")
 Edit = Callable[[Connection, datetime], R]
 
 log = structlog.get_logger()
-
-
-class Job(Protocol[T]):
-    """One pure step on the ledger."""
-
-    @property
-    def hold_ids(self) -> tuple[str, ...]:
-        """Holds to be read first, if they are not open."""
-
-    @property
-    def idempotency(self) -> tuple[str, str] | None:
-        """The (caller, key) to be looked up first."""
-
-    def run(self, state: State, now: datetime) -> T:
-        """Answer, and leave the rows to be written in *state*."""
 
 
 class RolledBack(Exception):
@@ -60,13 +42,12 @@ class RolledBack(Exception):
 class Writer:
     """Writes one ledger. All but its attributes is for the lane's thread alone."""
 
-    def __init__(self, engine: Engine, *, journal: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, tenure: Tenure) -> None:
         self._engine = engine
-        self._journal = journal
-        self._clock = clock
+        self._tenure = tenure
         self._statements = statements_for(engine.dialect)
         self._conn: Connection | None = None
-        self._last_now: datetime | None = None
+        self._journal = ""
         # The last two are what the engine says of a file that cannot be opened as it must be.
         self.failures = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error, LedgerUnavailable, ConfigError)
         """what a database does that cannot be written, as opposed to a mistake of ours"""
@@ -80,11 +61,9 @@ class Writer:
         """likewise"""
 
     def reload(self) -> None:
-        """Read the whole present."""
+        """Read the present anew."""
         with self._connected().begin():
-            state = load_state(self._connected(), self._journal, self._clock())
-        state.catalog = replace(state.catalog, default_model=self.default_model)
-        self.state, self.catalog, self.learned = state, state.catalog, state.learned
+            self._load(self._connected())
 
     def commit(self, jobs: Sequence[Job[Any]]) -> list[Any]:
         """
@@ -93,28 +72,23 @@ class Writer:
         Returns:
             what each job answered, or the `QuotaRouterError` with which it refused.
         """
-        if self.state is None:
-            self.reload()
-        assert self.state is not None
-        conn, state = self._connected(), self.state
+        conn = self._connected()
         with conn.begin():
-            now = self._now(state)
-            asked_holds = [hold_id for job in jobs for hold_id in job.hold_ids if hold_id not in state.holds]
-            asked_keys = [job.idempotency for job in jobs if job.idempotency is not None]
-            if asked_keys or asked_holds:
-                read_asked(conn, state, asked_holds, asked_keys)
+            state = self.state or self._load(conn)
+            now = self._tenure.learn(conn, state, jobs)
+            if state.catalog is not self.catalog:
+                self._take_catalog(state)
             answers = [_run(job, state, now) for job in jobs]
             write_rows(conn, self._statements, state.take_writes())
         return answers
 
     def edit(self, edit: Edit[R]) -> R:
         """Run an edit of the catalog in one transaction, and read the present anew. `RolledBack` undoes it."""
-        if self.state is None:
-            self.reload()
-        assert self.state is not None
         conn = self._connected()
         with conn.begin():
-            answer = edit(conn, self._now(self.state))
+            self._tenure.claim_catalog(conn)
+            state = self.state or self._load(conn)
+            answer = edit(conn, self._tenure.learn(conn, state, ()))
         self.reload()
         return answer
 
@@ -128,16 +102,21 @@ class Writer:
             except self.failures as error:
                 log.warning("the write connection did not close", action="close_failed", error=type(error).__name__)
 
+    def _load(self, conn: Connection) -> State:
+        self.state = self._tenure.load(conn, self._journal)
+        self._take_catalog(self.state)
+        return self.state
+
+    def _take_catalog(self, state: State) -> None:
+        state.catalog = replace(state.catalog, default_model=self.default_model)
+        self.catalog, self.learned = state.catalog, state.learned
+
     def _connected(self) -> Connection:
         if self._conn is None:
             self._conn = self._engine.connect()
+            with self._conn.begin():
+                self._journal = self._tenure.settle_in(self._conn)
         return self._conn
-
-    def _now(self, state: State) -> datetime:
-        """Return the moment of this batch: the clock, but never before the last entry or batch."""
-        now = max(self._clock(), state.head.at, self._last_now or state.head.at)
-        self._last_now = now
-        return now
 
 
 def _run(job: Job[Any], state: State, now: datetime) -> Any:  # noqa: ANN401 -- whatever the job answers

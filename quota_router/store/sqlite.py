@@ -1,5 +1,5 @@
 """
-The connections to the ledger's file: one that writes, a few that read.
+A ledger in a SQLite file: the connections to it, one that writes and a few that read.
 
 Law: migrations write, and after them the lane, each over its one connection; every write transaction takes the lock when it begins,
 and no second process opens the file (`ledger_file` sees to that). What a PRAGMA sets is read back; a setting that did not take is
@@ -18,10 +18,9 @@ Decision 2026-11 -- readers never checkpoint: SQLite before 3.51.3 may corrupt a
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from quota_router.errors import ConfigError, LedgerUnavailable
+from quota_router.store.engines import Durability, Engines
 from quota_router.store.ledger_file import SETTING, make_private, read_path, take_lock
+from quota_router.store.sole import Sole
 
 APPLICATION_ID = 0x71727472
 """`qrtr`: how `file` and we know a ledger from another program's database."""
@@ -48,40 +49,7 @@ READ_CONNECTIONS = 4
 _log = structlog.get_logger(__name__)
 
 
-class Durability(StrEnum):
-    """What a commit survives: `POWER` a loss of power, `PROCESS` only the death of the daemon."""
-
-    POWER = "power"
-    PROCESS = "process"
-
-
-@dataclass(slots=True, kw_only=True)
-class Engines:
-    """The way to the ledger; no other process has one as long as these are open."""
-
-    lane: Engine
-    """the lane's own: one connection, used in the lane's thread; every transaction begins with the write lock"""
-    write: AsyncEngine
-    """the same for migrations, before the lane opens"""
-    read: AsyncEngine
-    """a small pool that cannot write; a transaction sees one snapshot"""
-    _lock_fd: int | None
-
-    async def close(self) -> None:
-        """Close readers first, so that the writer's close is the last and checkpoints; then let the lock go. Idempotent."""
-        try:
-            await self.read.dispose()
-            await self.write.dispose()
-            self.lane.dispose()
-        finally:
-            if self._lock_fd is not None:
-                os.close(self._lock_fd)
-                self._lock_fd = None
-
-
 _ONE_CONNECTION: dict[str, Any] = {
-    # It is opened and used in the lane's thread, and disposed of in another.
-    "connect_args": {"isolation_level": None, "check_same_thread": False},
     "poolclass": QueuePool,
     "pool_size": 1,
     "max_overflow": 0,
@@ -89,13 +57,14 @@ _ONE_CONNECTION: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def open_engines(url: str, durability: Durability) -> AsyncIterator[Engines]:
+async def open_sqlite(url: str, durability: Durability, clock: Callable[[], datetime]) -> AsyncIterator[Engines]:
     """
-    Open the ledger for this process alone, and make its file if there is none.
+    Open the file for this process alone, and make it if there is none.
 
     Args:
         url: `sqlite+aiosqlite:////absolute/path` (three slashes: relative to the working directory).
         durability: what a commit survives.
+        clock: gives aware UTC.
 
     Raises:
         ConfigError: the URL, the file's mode or the SQLite library will not do; the sentence says what to change.
@@ -105,21 +74,28 @@ async def open_engines(url: str, durability: Durability) -> AsyncIterator[Engine
     path = read_path(url)
     _judge_version(sqlite3.sqlite_version_info)
     lock_fd = take_lock(path)
-    engines = Engines(
-        lane=_tuned(create_engine(URL.create("sqlite", database=str(path)), **_ONE_CONNECTION), path, durability, writes=True),
-        write=_make_engine(path, durability, writes=True),
-        read=_make_engine(path, durability, writes=False),
-        _lock_fd=lock_fd,
-    )
+    lane = _tuned(create_engine("sqlite://", creator=lambda: _connect(path), **_ONE_CONNECTION), path, durability, writes=True)
+    write, read = (_make_engine(path, durability, writes=writes) for writes in (True, False))
     try:
         make_private(path)
         # The writer goes first: it makes the file a WAL database, which the readers only find.
-        for engine in (engines.write, engines.read):
+        for engine in (write, read):
             async with engine.connect():
                 pass
-        yield engines
+        yield Engines(lane=lane, write=write, read=read, tenure=Sole(path, clock), name=str(path))
     finally:
-        await engines.close()
+        try:
+            # Readers first, so that the writer's close is the last and checkpoints; then the lock goes.
+            await read.dispose()
+            await write.dispose()
+            lane.dispose()
+        finally:
+            os.close(lock_fd)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file that is there; one that is gone is not made anew. Opened and used in the lane's thread, closed in another."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _judge_version(version: tuple[int, ...]) -> None:

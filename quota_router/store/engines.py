@@ -1,0 +1,36 @@
+"""
+The ways to a ledger that every database offers.
+
+Law: what is opened here is closed by the one who opened it; the lane's engine belongs to the lane's thread.
+Never: says how: each database has a room of its own.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from quota_router.store.tenure import Tenure
+
+
+class Durability(StrEnum):
+    """What a commit survives: `POWER` a loss of power, `PROCESS` only the death of the daemon."""
+
+    POWER = "power"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """The open ways to one ledger."""
+
+    lane: Engine
+    """the lane's own: one connection, used in the lane's thread"""
+    write: AsyncEngine
+    """for migrations, before the lane opens"""
+    read: AsyncEngine
+    """a small pool that cannot write; a transaction sees one snapshot"""
+    tenure: Tenure
+    name: str
+    """the ledger, as it may be shown: never a password"""

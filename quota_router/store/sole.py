@@ -1,0 +1,91 @@
+"""
+Alone on a SQLite file: the lock file keeps every other process out, so memory may hold the present.
+
+Law: what memory holds is what the file holds; only holds that are resolved, and calls behind idempotency keys, are read per batch.
+Never: works on a file that is not the one that was opened: a ledger that was moved or replaced under us takes no writes.
+
+Decision 2026-11 -- the state is reloaded whole after every failed batch. It costs one read of what is open and changes no meaning.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from quota_router.errors import LedgerUnavailable
+from quota_router.store.present import (
+    new_state,
+    read_booked,
+    read_everything,
+    read_holds,
+    read_missing_balances,
+    read_named_calls,
+    read_windows,
+    take_holds,
+)
+from quota_router.store.state import State
+from quota_router.store.tenure import Job
+
+JOURNAL = "main"
+"""A SQLite ledger has one writer, hence one journal."""
+
+
+class Sole:
+    """Holds a SQLite ledger, as the one process that writes it. *path* is there and locked."""
+
+    def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
+        self._path = path
+        self._clock = clock
+        self._identity = _identify(path)
+        self._last_now: datetime | None = None
+
+    def settle_in(self, conn: Connection) -> str:  # noqa: ARG002 -- a tenure's shape
+        """There is one journal."""
+        return JOURNAL
+
+    def load(self, conn: Connection, journal: str) -> State:
+        """Read the whole present."""
+        self._refuse_other_file()
+        state = new_state(conn, journal)
+        read_everything(conn, state, max(self._clock(), state.head.at))
+        return state
+
+    def learn(self, conn: Connection, state: State, jobs: Sequence[Job[Any]]) -> datetime:
+        """Read what memory does not hold."""
+        self._refuse_other_file()
+        hold_ids = [hold_id for job in jobs for hold_id in job.hold_ids if hold_id not in state.holds]
+        if hold_ids:
+            rows = read_holds(conn, hold_ids)
+            if rows:
+                history = read_windows(conn)
+                take_holds(state, rows, history)
+                read_booked(conn, state)
+                read_missing_balances(conn, state)
+        keys = [job.idempotency for job in jobs if job.idempotency is not None]
+        if keys:
+            read_named_calls(conn, state, keys)
+        return self._now(state)
+
+    def claim_catalog(self, conn: Connection) -> None:
+        """A write transaction keeps everybody away as it is."""
+
+    def _now(self, state: State) -> datetime:
+        """The clock, but never before the last entry or batch."""
+        now = max(self._clock(), state.head.at, self._last_now or state.head.at)
+        self._last_now = now
+        return now
+
+    def _refuse_other_file(self) -> None:
+        try:
+            found = _identify(self._path)
+        except OSError as exc:
+            raise LedgerUnavailable(f"The ledger {self._path} is gone. Put it back: it is never made anew while we run.") from exc
+        if found != self._identity:
+            raise LedgerUnavailable(f"The ledger {self._path} was replaced by another file. Put the first one back, or restart.")
+
+
+def _identify(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
