@@ -128,7 +128,7 @@ async def open_daemon(
     *,
     listen: str | None = None,
     accept_clock: bool = False,
-    clock: Callable[[], datetime] = utc_now,
+    clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[Daemon]:
     """
     Start everything, and close it again.
@@ -138,7 +138,7 @@ async def open_daemon(
         environ: where credentials are looked up.
         listen: `HOST:PORT` instead of the settings'; port 0 takes any free one.
         accept_clock: start although the clock is far behind the last entry.
-        clock: gives aware UTC.
+        clock: gives aware UTC; `None`: this machine's for calls, and for the ledger that of its database.
 
     Raises:
         ConfigError: the catalog contradicts itself. LedgerLocked, SchemaNewer, ClockBehind: the ledger refuses.
@@ -156,6 +156,7 @@ async def open_daemon(
 
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability), clock))
+        clock = clock or utc_now
         await upgrade(engines.write)
         lane = await stack.enter_async_context(Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s))
         check_clock(lane, clock(), accept=accept_clock)

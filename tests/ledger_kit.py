@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from database_kit import url_of
+
 from quota_router.core.calls import Call, CallFacts, Operation
 from quota_router.core.catalog import Attachment, Caller, Catalog, Family, Model, Provider
 from quota_router.core.decision import Candidate, Question
@@ -127,7 +129,7 @@ def void() -> Settlement:
 @asynccontextmanager
 async def open_ledger(folder: Path, clock: Clock, of: Catalog | None = None, settle_wait_s: float = 1) -> AsyncIterator[Lane]:
     """Open the ledger in *folder* as a daemon would; opened again it is the same ledger."""
-    async with open_engines(f"sqlite+aiosqlite:///{folder}/state/ledger.db", Durability.POWER, clock) as engines:
+    async with open_engines(url_of(folder), Durability.POWER, clock) as engines:
         await upgrade(engines.write)
         async with Lane(engines.lane, engines.tenure, settle_wait_s=settle_wait_s) as lane:
             if of is not None:

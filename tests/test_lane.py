@@ -1,9 +1,7 @@
 """The lane and its jobs on a real SQLite file: the laws of the ledger."""
 
 import asyncio
-import contextlib
 import dataclasses
-import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,19 +18,13 @@ from quota_router.core.health import Failure, FailureKind, Scope
 from quota_router.core.holds import Event, Outcome, Settlement
 from quota_router.core.limits import Unit
 from quota_router.core.usage import Usage
-from quota_router.errors import Conflict, HoldResolved, LedgerUnavailable, UnknownHold
+from quota_router.errors import Conflict, HoldResolved, UnknownHold
 from quota_router.store.booking import chain
 from quota_router.store.ledger import Admission, Extend, Setback, Settle, Sweep
 from quota_router.store.reports import Reports
 from quota_router.store.tables import balances, entries, holds, microseconds
 
-
-def alter(folder, *statements):
-    """Change the ledger's file behind the daemon's back."""
-    with contextlib.closing(sqlite3.connect(folder / "state" / "ledger.db")) as conn:
-        for statement in statements:
-            conn.execute(statement)
-        conn.commit()
+pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture
@@ -47,7 +39,7 @@ async def rows(lane, table):
 
 async def gauge(lane, clock, name="cap"):
     (found,) = (cap for cap in lane.catalog.limits if cap.name == name)
-    return lane.state.gauge(found, clock())
+    return (await lane.snapshot()).gauge(found, clock())
 
 
 async def test_120_concurrent_calls_against_37_get_37_holds(tmp_path, clock):
@@ -185,11 +177,11 @@ async def test_a_restart_reads_the_same_present(tmp_path, clock):
         await lane.run(Settle(hold_id=first.id, settlement=post(body_bytes=500)))
         await lane.run(Settle(hold_id=second.id, settlement=replace(void(), failure=failure)))
         await lane.run(Sweep())
-        before = lane.state
+        before = await lane.snapshot()
         gauges = [await gauge(lane, clock, name) for name in ("cap", "five", "roll", "now")]
         assert [g.held for g in gauges] == [120_000, 1, 1, 1]
     async with open_ledger(tmp_path, clock, of) as lane:
-        after = lane.state
+        after = await lane.snapshot()
         assert [await gauge(lane, clock, name) for name in ("cap", "five", "roll", "now")] == gauges
         assert (after.head, after.cooldowns, after.opened, after.learned) == (
             before.head,
@@ -211,7 +203,7 @@ async def test_relayed_orphans_expire_at_start_and_decisions_wait_for_their_time
     async with open_ledger(tmp_path, clock, of) as lane:
         assert await lane.run(Sweep(orphans=True)) == 1
         assert await lane.run(Sweep(orphans=True)) == 0
-        assert set(lane.state.holds) == {decided.id}
+        assert set((await lane.snapshot()).holds) == {decided.id}
         assert [(e.kind, e.hold_id, e.quality) for e in await rows(lane, entries)] == [("expire", relayed.id, "assumed")]
         told = [(await Reports(lane.reader).call(hold.call_id))["state"] for hold in (relayed, decided)]
         assert told == ["unknown", "running"]
@@ -336,7 +328,7 @@ async def test_the_chain_links_every_entry_to_the_one_before(tmp_path, clock):
             *stored, digest = (microseconds(value) if isinstance(value, datetime) else value for value in entry)
             assert digest == chain(previous, stored)
             previous = digest
-        assert lane.state.head.hash == previous
+        assert (await lane.snapshot()).head.hash == previous
 
 
 async def test_a_job_that_breaks_hurts_nobody_else(tmp_path, clock):
@@ -357,52 +349,6 @@ async def test_a_job_that_breaks_hurts_nobody_else(tmp_path, clock):
         assert [type(answer).__name__ for answer in answers] == ["Admission", "QuotaRouterError", "Admission"]
         assert (await gauge(lane, clock)).held == 2
         assert len(await rows(lane, holds)) == 2
-
-
-async def test_a_database_that_refuses_writes_refuses_admission_and_keeps_settlements(tmp_path, clock):
-    """
-    Admission fails closed; a settlement waits and is booked once the database takes writes again.
-    """
-    of = catalog(limit())
-    async with open_ledger(tmp_path, clock, of, settle_wait_s=30) as lane:
-        hold = (await lane.run(admit(of))).hold
-        full = "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-        await asyncio.to_thread(alter, tmp_path, full.format("entries"), full.format("calls"))
-        settling = asyncio.ensure_future(lane.run(Settle(hold_id=hold.id, settlement=post()), settles=True))
-        with pytest.raises(LedgerUnavailable):
-            async with asyncio.timeout(10):
-                await asyncio.gather(lane.run(admit(of)))
-        await asyncio.to_thread(alter, tmp_path, "DROP TRIGGER full_entries", "DROP TRIGGER full_calls")
-        async with asyncio.timeout(10):
-            assert (await settling).state == "posted"
-        assert lane.is_writable
-        assert (await gauge(lane, clock)).posted == 1
-
-
-async def test_a_database_that_cannot_be_opened_for_a_while_keeps_settlements_and_the_lane(tmp_path, clock):
-    """
-    The connection was lost, and what stands at the ledger's place is no ledger: the lane refuses until it is back, and lives.
-    """
-    of = catalog(limit())
-    state, gone = tmp_path / "state", tmp_path / "gone"
-    async with open_ledger(tmp_path, clock, of, settle_wait_s=30) as lane:
-        hold = (await lane.run(admit(of))).hold
-        full = "CREATE TRIGGER full_entries BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-        await asyncio.to_thread(alter, tmp_path, full)
-        state.rename(gone)
-        state.mkdir(mode=0o700)
-        (state / "ledger.db").write_bytes(b"not a database, " * 256)
-        settling = asyncio.ensure_future(lane.run(Settle(hold_id=hold.id, settlement=post()), settles=True))
-        with pytest.raises(LedgerUnavailable):
-            await asyncio.wait_for(lane.run(admit(of)), 10)
-        (state / "ledger.db").unlink()
-        state.rmdir()
-        gone.rename(state)
-        await asyncio.to_thread(alter, tmp_path, "DROP TRIGGER full_entries")
-        async with asyncio.timeout(10):
-            assert (await settling).state == "posted"
-        assert lane.is_alive
-        assert lane.is_writable
 
 
 async def test_a_cancelled_caller_leaves_his_settlement_to_the_lane(tmp_path, clock):

@@ -6,7 +6,8 @@ the file is as it was. A schema from a newer program is refused before anything 
 Never: drops or edits what was booked; revisions say what they move.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -14,13 +15,17 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 import quota_router
 from quota_router.errors import LedgerError, SchemaNewer
+from quota_router.store.shared import LOCK_SPACE
 from quota_router.store.triggers import find_wrong_triggers
+
+MIGRATION_LOCK = 0
+"""Journals are numbered from 1."""
 
 
 async def upgrade(engine: AsyncEngine) -> str:
@@ -99,26 +104,39 @@ def assert_triggers(connection: Connection) -> None:
 
 async def run_in_one_transaction(engine: AsyncEngine, step: Callable[[Connection], None]) -> None:
     """
-    Run *step* with foreign keys off, then check them and the triggers, and commit.
+    Run *step* alone, then check foreign keys and triggers, and commit. On SQLite foreign keys are off meanwhile.
 
     Raises:
         LedgerError: it failed or left a row without the row it refers to; all of it is rolled back.
     """
-    async with engine.connect() as conn:
-        # Beside SQLAlchemy: inside a transaction this PRAGMA does nothing, and any statement of its own would begin one.
-        driver = (await conn.get_raw_connection()).driver_connection
-        assert driver is not None
-        await driver.execute("PRAGMA foreign_keys=OFF")
+    async with engine.connect() as conn, _without_foreign_keys(conn):
         try:
             async with conn.begin():
+                if conn.dialect.name == "postgresql":
+                    # Several daemons may start at once: the second finds the schema made.
+                    await conn.execute(select(func.pg_advisory_xact_lock(LOCK_SPACE, MIGRATION_LOCK)))
                 await conn.run_sync(step)
                 if orphans := await conn.run_sync(_count_orphans):
                     raise LedgerError(f"The migration would leave {orphans} rows whose row they refer to is gone.")
                 await conn.run_sync(assert_triggers)
         except (CommandError, SQLAlchemyError) as exc:
             raise LedgerError(f"The migration failed and nothing was changed: {exc}") from exc
-        finally:
-            await driver.execute("PRAGMA foreign_keys=ON")
+
+
+@asynccontextmanager
+async def _without_foreign_keys(conn: AsyncConnection) -> AsyncIterator[None]:
+    """Let revisions rebuild tables on SQLite; PostgreSQL alters them in place and keeps checking."""
+    if conn.dialect.name == "postgresql":
+        yield
+        return
+    # Beside SQLAlchemy: inside a transaction this PRAGMA does nothing, and any statement of its own would begin one.
+    driver = (await conn.get_raw_connection()).driver_connection
+    assert driver is not None
+    await driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        await driver.execute("PRAGMA foreign_keys=ON")
 
 
 def locate_migrations() -> Path:
@@ -151,4 +169,7 @@ def _read_scripts() -> ScriptDirectory:
 
 
 def _count_orphans(connection: Connection) -> int:
+    """Rows without the row they refer to; a PostgreSQL server never lets them be."""
+    if connection.dialect.name == "postgresql":
+        return 0
     return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())

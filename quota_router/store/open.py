@@ -32,14 +32,15 @@ def show(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True) if is_postgres(url) else str(read_path(url))
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @asynccontextmanager
-async def open_engines(url: str, durability: Durability, clock: Callable[[], datetime] = _utc_now) -> AsyncIterator[Engines]:
+async def open_engines(url: str, durability: Durability, clock: Callable[[], datetime] | None = None) -> AsyncIterator[Engines]:
     """
     Open the ledger at *url*.
+
+    Args:
+        url: of the database.
+        durability: what a commit survives.
+        clock: gives aware UTC; `None`: this machine's for a file, the server's for a server.
 
     Raises:
         ConfigError, LedgerLocked, LedgerUnavailable: as the database's own room says.
@@ -47,8 +48,12 @@ async def open_engines(url: str, durability: Durability, clock: Callable[[], dat
     if is_postgres(url):
         from quota_router.store.postgres import open_postgres  # noqa: PLC0415 -- an extra: most ledgers are files
 
-        opening = open_postgres(url, durability)
+        opening = open_postgres(url, durability, clock)
     else:
-        opening = open_sqlite(url, durability, clock)
+        opening = open_sqlite(url, durability, clock or _machine_now)
     async with opening as engines:
         yield engines
+
+
+def _machine_now() -> datetime:
+    return datetime.now(UTC)

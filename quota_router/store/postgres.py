@@ -8,8 +8,9 @@ Decision 2026-11 -- the lane speaks through psycopg, whatever driver the URL nam
     Look again if a driver offers both.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from importlib.util import find_spec
 
 from sqlalchemy import QueuePool, create_engine
@@ -32,13 +33,15 @@ READ_CONNECTIONS = 4
 
 
 @asynccontextmanager
-async def open_postgres(url: str, durability: Durability) -> AsyncIterator[Engines]:
+async def open_postgres(url: str, durability: Durability, clock: Callable[[], datetime] | None) -> AsyncIterator[Engines]:
     """
     Open a ledger that other daemons may share.
 
     Args:
         url: `postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE`; `+asyncpg` is accepted, for the readers.
         durability: `PROCESS` lets the server acknowledge a commit before it is on its disk.
+
+        clock: gives aware UTC; `None`: the server's.
 
     Raises:
         ConfigError: the URL is none, or the driver is not installed. Never quotes the URL, which may hold a password.
@@ -72,7 +75,8 @@ async def open_postgres(url: str, durability: Durability) -> AsyncIterator[Engin
         execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
     )
     try:
-        yield Engines(lane=lane, write=write, read=read, tenure=Shared(), name=f"{target.host or 'localhost'}/{target.database}")
+        name = f"{target.host or 'localhost'}/{target.database}"
+        yield Engines(lane=lane, write=write, read=read, tenure=Shared(clock), name=name)
     finally:
         await read.dispose()
         await write.dispose()

@@ -60,7 +60,7 @@ def _posted(conn: Connection, limit: Limit, covered: Coverage) -> dict[datetime,
     asked = asked.where(_is_subject(limit.subject, conn.dialect.name), entries.c.held_at >= covered.first_bucket)
     if covered.end is not None:
         asked = asked.where(entries.c.held_at < covered.end)
-    found = conn.execute(asked.group_by(bucket) if covered.bucket_width is not None else asked)
+    found = conn.execute(asked.group_by("bucket") if covered.bucket_width is not None else asked)
     return {EPOCH + row.bucket * MICROSECOND: Balance(posted=int(row.posted)) for row in found if row.posted}
 
 

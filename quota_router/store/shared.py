@@ -9,7 +9,7 @@ what was learned stay in it.
 Decision 2026-11 -- the clock is the database's: daemons whose clocks differ still agree in which window an instant lies.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -48,9 +48,10 @@ LOCK_SPACE = 0x7172
 
 
 class Shared:
-    """Holds a PostgreSQL ledger together with others."""
+    """Holds a PostgreSQL ledger together with others. *clock* gives aware UTC; `None`: the server's."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
+        self._clock = clock
         self._last_now = EPOCH
 
     def settle_in(self, conn: Connection) -> str:
@@ -67,8 +68,8 @@ class Shared:
 
     def learn(self, conn: Connection, state: State, jobs: Sequence[Job[Any]]) -> datetime:
         """Lock and read what the jobs touch, and nothing else."""
-        epoch, now = _claim_epoch(conn)
-        now = self._last_now = max(now, state.head.at, self._last_now)
+        epoch, server_now = _claim_epoch(conn)
+        now = self._last_now = max(self._clock() if self._clock else server_now, state.head.at, self._last_now)
         if epoch != state.catalog.epoch:
             state.take_catalog(load_catalog(conn))
         state.forget_present()

