@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from quota_router.core.billing import bill, count_what_passed
 from quota_router.core.calls import Call, Operation
 from quota_router.core.decision import Candidate, Rung
-from quota_router.core.health import Failure, FailureKind, Scope
+from quota_router.core.health import Failure, broken
 from quota_router.core.holds import Event, Hold, Outcome, Settlement
 from quota_router.core.usage import Quality, Usage
 from quota_router.dialects import StreamReader
@@ -120,8 +120,7 @@ class Attempt:
 
     def unanswered(self, cause: str, *, dispatched: bool) -> Failed:
         """No answer, or none that can be read: what was sent may have been charged, what was not cannot."""
-        failure = Failure(kind=FailureKind.TRANSIENT, scope=Scope.PROVIDER, cause=cause)
-        return self.failed(failure, may_have_cost=dispatched)
+        return self.failed(broken(cause), may_have_cost=dispatched)
 
     def _since_ms(self) -> int:
         return round((self.time() - self.started) * 1000)

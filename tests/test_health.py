@@ -1,4 +1,4 @@
-"""How long a rung is left alone: laws of `cool`."""
+"""How long a rung is left alone: laws of `cool` and `reached`. Who may try it then: `test_breaker.py`."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,13 +9,20 @@ from hypothesis import strategies as st
 
 from quota_router.core.health import (
     ASSUMED_COOLDOWN_MAX_S,
+    ASSUMED_COOLDOWN_MIN_S,
+    BREAKER_FAILURES,
+    FORGET_AFTER_S,
     SAID_COOLDOWN_MAX_S,
+    Action,
     Cooldown,
     CooldownSource,
     Failure,
     FailureKind,
+    Probe,
     Scope,
+    broken,
     cool,
+    reached,
 )
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -24,6 +31,10 @@ OURS = frozenset({FailureKind.CONTEXT_TOO_LONG, FailureKind.CONTENT_POLICY, Fail
 """What the caller did, or what says nothing about the rung."""
 THEIRS = tuple(kind for kind in FailureKind if kind not in OURS)
 LASTING = (Scope.ATTACHMENT, Scope.PROVIDER, Scope.ACCOUNT)
+OF_A_WINDOW = (FailureKind.RATE_LIMITED, FailureKind.QUOTA_WINDOW)
+DOWN = (FailureKind.TRANSIENT, FailureKind.OVERLOADED)
+"""What opens a breaker: the rest is the answer of an upstream that is up."""
+GROWING = (FailureKind.RATE_LIMITED, FailureKind.IN_FLIGHT_BUDGET, *DOWN)
 LONGEST_ASSUMED_S = 900
 
 moments = st.timedeltas(timedelta(days=-60), timedelta(days=60)).map(lambda offset: NOW + offset)
@@ -41,11 +52,14 @@ standing = st.builds(
     source=st.sampled_from(CooldownSource),
     cause=st.sampled_from(THEIRS),
     failures=st.integers(0, 10**6),
+    strikes=st.integers(0, 10**6),
+    probe=st.none() | st.builds(Probe, hold_id=st.sampled_from("ab"), until=moments),
 )
+draws = st.floats(0, 1)
 
 
-def after(failure, before=None, now=NOW):
-    return cool(failure, provider="work", model="m", before=before, now=now)
+def after(failure, before=None, now=NOW, **more):
+    return cool(failure, provider="work", model="m", before=before, now=now, **more)
 
 
 def wait_s(cooldown, now=NOW):
@@ -71,7 +85,12 @@ def test_only_lasting_failures_of_the_upstream_cool(failure, before):
 
 def test_the_kinds_that_move_on_are_the_first_eight():
     assert [kind for kind in FailureKind if kind.moves_on] == list(FailureKind)[:8]
+    assert [kind for kind in FailureKind if kind.action is Action.NEXT_RUNG] == list(FailureKind)[:8]
     assert list(THEIRS) == list(FailureKind)[:8]
+
+
+def test_only_a_context_that_is_too_short_asks_for_a_longer_one():
+    assert [kind for kind in FailureKind if kind.action is Action.LONGER_CONTEXT] == [FailureKind.CONTEXT_TOO_LONG]
 
 
 def test_a_call_refused_for_quota_is_told_from_one_refused_for_trouble():
@@ -90,12 +109,34 @@ def test_the_scope_says_whether_a_model_or_the_whole_provider_cools(scope, model
     assert (cooldown.provider, cooldown.model) == ("work", model)
 
 
+@given(failures)
+def test_a_failure_reaches_what_its_scope_says_and_nothing_twice(failure):
+    touched = reached(failure, provider="work", model="m", siblings=["other", "work"])
+    expected = {
+        Scope.ATTACHMENT: (("work", "m"),),
+        Scope.PROVIDER: (("work", ""),),
+        Scope.ACCOUNT: (("work", ""), ("other", "")),
+    }
+    assert touched == (expected.get(failure.scope, ()) if failure.kind in THEIRS else ())
+
+
+@given(failures)
+def test_the_rung_that_failed_is_among_what_is_reached(failure):
+    cooldown = after(failure)
+    assert (cooldown is None) == (reached(failure, provider="work", model="m") == ())
+    assert cooldown is None or (cooldown.provider, cooldown.model) == reached(failure, provider="work", model="m")[0]
+
+
+def test_an_answer_that_broke_off_is_the_whole_providers():
+    assert broken("dns") == Failure(kind=FailureKind.TRANSIENT, scope=Scope.PROVIDER, cause="dns")
+
+
 # --- how long -------------------------------------------------------------------------------------------------------------
 
 
-@given(failures, standing)
-def test_a_cooldown_only_grows(failure, before):
-    cooldown = after(failure, before)
+@given(failures, standing, st.none() | moments, draws)
+def test_a_cooldown_only_grows(failure, before, window_end, jitter):
+    cooldown = after(failure, before, window_end=window_end, jitter=jitter)
     assert cooldown is None or cooldown.until >= before.until
 
 
@@ -118,8 +159,15 @@ def test_it_ends_after_now_and_says_who_said_so(failure, before):
 
 @given(failures, standing)
 def test_every_failure_in_a_row_is_counted(failure, before):
+    """
+    What lies a day behind the end of its cooldown is no longer in a row.
+    """
     cooldown = after(failure, before)
-    assert cooldown is None or cooldown.failures == before.failures + 1
+    if cooldown is None:
+        return
+    is_new = before.is_stale(NOW)
+    assert cooldown.failures == (0 if is_new else before.failures) + 1
+    assert cooldown.strikes == (0 if is_new else before.strikes) + (failure.kind in DOWN)
 
 
 def test_the_first_failure_counts_one():
@@ -175,9 +223,114 @@ def test_where_nothing_was_said_the_wait_doubles_up_to_its_bound(kind):
         before = after(failure, before, now)
         waits.append(wait_s(before, now))
         now = before.until
-    longest = max(waits[0], ASSUMED_COOLDOWN_MAX_S)
+    longest = waits[-1]
     assert waits == [min(waits[0] * 2**times, longest) for times in range(40)]
     assert longest <= LONGEST_ASSUMED_S
+    assert (longest > waits[0]) == (kind in GROWING)
+    assert kind not in GROWING or longest <= ASSUMED_COOLDOWN_MAX_S
+
+
+def test_a_rung_in_trouble_is_left_alone_for_five_seconds_and_at_last_for_five_minutes():
+    failure, before, now, waits = broken("refused"), None, NOW, []
+    for _ in range(8):
+        before = after(failure, before, now)
+        waits.append(wait_s(before, now))
+        now = before.until
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
+@given(st.sampled_from(THEIRS), draws, st.integers(0, 40), st.integers(0, 40))
+def test_a_draw_shortens_only_waits_that_grow_and_stays_inside_its_bounds(kind, jitter, count, strikes):
+    """
+    Between a second and the bound; once the breaker is open, between half the bound and the bound.
+    """
+    failure = Failure(kind=kind, scope=Scope.PROVIDER)
+    before = replace(after(failure), failures=count, strikes=strikes, until=NOW)
+    whole, drawn = after(failure, before), after(failure, before, jitter=jitter)
+    least_s = wait_s(whole) / 2 if drawn.is_open else ASSUMED_COOLDOWN_MIN_S
+    if kind in GROWING:
+        assert least_s - 1e-5 <= wait_s(drawn) <= wait_s(whole)
+        assert wait_s(after(failure, before, jitter=0.0)) == pytest.approx(least_s)
+    else:
+        assert drawn == whole
+
+
+@given(st.floats(allow_nan=False, allow_infinity=True))
+def test_a_draw_out_of_range_is_taken_for_the_nearest(jitter):
+    wait = wait_s(after(broken("dns"), jitter=jitter))
+    assert ASSUMED_COOLDOWN_MIN_S <= wait <= wait_s(after(broken("dns")))
+
+
+@given(draws)
+def test_what_was_said_is_not_drawn(jitter):
+    assert after(rate_limited(wait_s=77), jitter=jitter) == after(rate_limited(wait_s=77))
+
+
+# --- where a window ends ------------------------------------------------------------------------------------------------
+
+
+def test_seven_days_said_on_a_five_hour_window_end_with_the_window():
+    """
+    A hint that is off by a week must not keep a subscription out that is full again in an hour.
+    """
+    end = NOW + timedelta(hours=1)
+    for kind in OF_A_WINDOW:
+        failure = Failure(kind=kind, scope=Scope.ACCOUNT, until=NOW + timedelta(days=7))
+        cooldown = after(failure, window_end=end)
+        assert (cooldown.until, cooldown.source) == (end, CooldownSource.SAID)
+
+
+@given(failures, st.none() | standing, moments, draws)
+def test_nothing_new_reaches_beyond_the_known_end_of_its_window(failure, before, window_end, jitter):
+    """
+    A window that has ended already says nothing, and neither does a window about money or keys.
+    """
+    cooldown = after(failure, before, window_end=window_end, jitter=jitter)
+    if cooldown is None:
+        return
+    stood = before.until if before is not None else NOW
+    if window_end >= NOW and failure.kind in OF_A_WINDOW:
+        assert cooldown.until <= max(window_end, stood)
+    else:
+        assert cooldown == after(failure, before, jitter=jitter)
+
+
+# --- when it is a breaker, and when it is forgotten ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", THEIRS)
+def test_five_failures_in_a_row_open_a_breaker_if_they_say_that_the_upstream_is_down(kind):
+    cooldown = None
+    for count in range(1, BREAKER_FAILURES + 3):
+        cooldown = after(Failure(kind=kind, scope=Scope.ATTACHMENT), cooldown)
+        assert cooldown.is_open == (kind in DOWN and count >= BREAKER_FAILURES)
+
+
+def test_a_busy_minute_between_two_outages_neither_counts_nor_ends_the_row():
+    cooldown = None
+    for failure in [*[broken("closed")] * 4, rate_limited(), broken("closed")]:
+        cooldown = after(failure, cooldown)
+    assert (cooldown.failures, cooldown.strikes, cooldown.is_open) == (6, 5, True)
+
+
+@given(failures, standing, st.sampled_from(["a", "b", None]))
+def test_the_probes_own_failure_ends_its_lease_and_nobody_elses_does(failure, before, hold_id):
+    cooldown = after(failure, before, hold_id=hold_id)
+    if cooldown is None:
+        return
+    is_over = before.probe is None or before.probe.hold_id == hold_id or before.is_stale(NOW)
+    assert cooldown.probe == (None if is_over else before.probe)
+
+
+@given(standing)
+def test_what_is_forgotten_is_a_day_past_and_nobody_tries_it(cooldown):
+    """
+    So that memory holds what stands, not what ever stood.
+    """
+    is_past = cooldown.until + timedelta(seconds=FORGET_AFTER_S) <= NOW
+    is_tried = cooldown.probe is not None and cooldown.probe.until > NOW
+    assert cooldown.is_stale(NOW) == (is_past and not is_tried)
+    assert cooldown.is_stale(max(cooldown.until, NOW) + timedelta(days=61))
 
 
 @given(st.sampled_from(THEIRS), st.integers(0, 10**9))

@@ -12,12 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from quota_router.core.catalog import Attachment, Billing, Model, Provider
-from quota_router.core.health import Cooldown, FailureKind
+from quota_router.core.health import BREAKER_FAILURES, Cooldown, FailureKind
 from quota_router.core.limits import EVERYONE, Enforcement, Gauge, Kind, Limit, Unit
 from quota_router.store.state import State
-
-BREAKER_FAILURES = 5
-"""So many failures in a row are more than a pause (design 1)."""
 
 
 class Status(StrEnum):
