@@ -101,7 +101,8 @@ class Decisions:
         provider = self.lane.catalog.providers.get(hold.provider)
         failure: Failure | None = None
         if provider is not None:
-            failure = dialect_of(provider.family).classify(word.status, word.headers, word.body.encode(), self.clock())
+            dialect, body = dialect_of(provider.family), word.body.encode()
+            failure = dialect.classify(word.status, word.headers, body, self.clock(), vendor=provider.vendor)
         settlement = Settlement(event=Event.VOID, outcome=Outcome.FAILED, failure=failure, fingerprint=_fingerprint(said))
         return await self.lane.run(Settle(hold_id=hold.id, settlement=settlement), settles=True)
 

@@ -122,7 +122,8 @@ class Relay:
             body = await answer.read(ERROR_BODY_MAX_BYTES)
         except UpstreamError:
             body = b""
-        failure = dialect.classify(answer.status, answer.headers, body, self.clock())
+        vendor = attempt.candidate.provider.vendor
+        failure = dialect.classify(answer.status, answer.headers, body, self.clock(), vendor=vendor)
         if failure.kind.moves_on:
             raise attempt.failed(failure, may_have_cost=False)
         await self.settle(attempt, attempt.void(failure))
@@ -139,7 +140,8 @@ class Relay:
             await self.stop_if_late(attempt, attempt.guess(Outcome.CANCELLED))
             raise attempt.unanswered(broken.code, dispatched=True) from broken
         if read.failed:
-            failed = attempt.failed(dialect.classify_event(body, self.clock()), may_have_cost=False, reported=read.usage)
+            failure = dialect.classify_event(body, self.clock(), vendor=attempt.candidate.provider.vendor)
+            failed = attempt.failed(failure, may_have_cost=False, reported=read.usage)
             if failed.failure.kind.moves_on:
                 raise failed
             settlement = failed.settlement
@@ -194,8 +196,9 @@ class Relay:
             error = _sort(batch, ready, last)
             refused = None
             if error is not None and not reader.saw_content:
-                dialect = dialect_of(attempt.candidate.provider.family)
-                failed = attempt.failed(dialect.classify_event(error, self.clock()), may_have_cost=False)
+                provider = attempt.candidate.provider
+                failure = dialect_of(provider.family).classify_event(error, self.clock(), vendor=provider.vendor)
+                failed = attempt.failed(failure, may_have_cost=False)
                 if failed.failure.kind.moves_on:
                     raise failed
                 refused = failed.settlement

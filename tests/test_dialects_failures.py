@@ -1,8 +1,9 @@
-"""What vendors' errors mean, row by row."""
+"""How vendors' errors are read: the laws behind the tables. The rows are fixtures, see `test_failure_fixtures.py`."""
 
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,20 +13,15 @@ from quota_router.core.catalog import Family
 from quota_router.core.health import FailureKind as K
 from quota_router.core.health import Scope
 from quota_router.dialects import dialect_of
+from quota_router.dialects.error_bodies import read_error
+from quota_router.dialects.failures import month_after, seconds_of
 from quota_router.dialects.headers import retry_after
+from quota_router.dialects.traps import trapped
+from quota_router.dialects.vendors import google
 
 OPENAI, ANTHROPIC = dialect_of(Family.OPENAI), dialect_of(Family.ANTHROPIC)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-SCOPES = {
-    K.RATE_LIMITED: Scope.ATTACHMENT,
-    K.QUOTA_WINDOW: Scope.PROVIDER,
-    K.BILLING: Scope.PROVIDER,
-    K.IN_FLIGHT_BUDGET: Scope.PROVIDER,
-    K.AUTH: Scope.PROVIDER,
-    K.OVERLOADED: Scope.ATTACHMENT,
-    K.TRANSIENT: Scope.ATTACHMENT,
-    K.MODEL_UNAVAILABLE: Scope.ATTACHMENT,
-}
+WIRE = Path(__file__).parent / "wire"
 
 
 def error(**fields):
@@ -37,246 +33,175 @@ def anthropic_error(kind, message="", code=None, **more):
     return json.dumps({"type": "error", "error": {"type": kind, "message": message, **details}, **more}).encode()
 
 
-OPENAI_ROWS = [
-    (429, error(type="insufficient_quota", code="credit_balance_exhausted"), K.BILLING),
-    (429, error(type="insufficient_quota", code="organization_spend_limit_exceeded"), K.BILLING),
-    (429, error(type="insufficient_quota", code="insufficient_quota"), K.BILLING),
-    (429, error(type="insufficient_quota", code="something_new"), K.BILLING),
-    (400, error(type="invalid_request_error", code="billing_hard_limit_reached"), K.BILLING),
-    (429, error(type="tokens", code="rate_limit_exceeded"), K.RATE_LIMITED),
-    (429, error(type="requests", code=None), K.RATE_LIMITED),
-    (429, error(type="rate_limit_error", code="slow_down"), K.RATE_LIMITED),
-    (503, error(type="service_unavailable_error", code="slow_down"), K.OVERLOADED),
-    (503, error(type="service_unavailable_error", code="server_is_overloaded"), K.OVERLOADED),
-    (429, error(type="usage_limit_reached", plan_type="plus"), K.QUOTA_WINDOW),
-    (429, error(type="usage_not_included"), K.MODEL_UNAVAILABLE),
-    (401, error(type="invalid_request_error", code="invalid_api_key"), K.AUTH),
-    (401, b"", K.AUTH),
-    (403, error(code="unsupported_country_region_territory"), K.AUTH),
-    (403, error(type="invalid_request_error", code="model_not_found"), K.MODEL_UNAVAILABLE),
-    (403, b"Forbidden", K.AUTH),
-    (404, error(type="invalid_request_error", code="model_not_found"), K.MODEL_UNAVAILABLE),
-    (404, error(message="model 'x' not found, try pulling it first"), K.MODEL_UNAVAILABLE),
-    (404, json.dumps({"object": "error", "message": "The model `x` does not exist."}).encode(), K.MODEL_UNAVAILABLE),
-    (404, b"404 page not found", K.MODEL_UNAVAILABLE),
-    (404, error(message="No such File object: file-model"), K.CLIENT_ERROR),
-    (400, error(type="invalid_request_error", code="context_length_exceeded"), K.CONTEXT_TOO_LONG),
-    (400, error(message="This model's maximum context length is 8192 tokens.", code=400), K.CONTEXT_TOO_LONG),
-    (400, error(code="content_policy_violation"), K.CONTENT_POLICY),
-    (400, error(code="cyber_policy"), K.CONTENT_POLICY),
-    (400, error(code="invalid_prompt"), K.CONTENT_POLICY),
-    (400, error(type="invalid_request_error", code="string_above_max_length"), K.CLIENT_ERROR),
-    (400, error(type="invalid_request_error", message="Unsupported value: 'x'"), K.CLIENT_ERROR),
-    (413, b"", K.CLIENT_ERROR),
-    (422, error(message="x"), K.CLIENT_ERROR),
-    (408, b"", K.TRANSIENT),
-    (409, b"", K.TRANSIENT),
-    (500, error(type="server_error"), K.TRANSIENT),
-    (502, b"<html>bad gateway", K.TRANSIENT),
-    (504, b"", K.TRANSIENT),
-    (307, b"", K.TRANSIENT),
-    (503, b"", K.OVERLOADED),
-    # Azure
-    (400, error(code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}), K.CONTENT_POLICY),
-    (404, error(code="DeploymentNotFound", message="The API deployment does not exist"), K.MODEL_UNAVAILABLE),
-    (429, error(code="429", message="Requests to the X have been limited"), K.RATE_LIMITED),
-    (429, error(code="NoCapacity"), K.OVERLOADED),
-    (429, error(code="429", message="The system is experiencing high demand"), K.OVERLOADED),
-    # OpenRouter
-    (402, error(code=402, message="x", metadata={"limit_source": "openrouter_credits"}), K.BILLING),
-    (402, error(code=402, metadata={"limit_source": "openrouter_in_flight_budget"}), K.IN_FLIGHT_BUDGET),
-    (403, error(code=403, metadata={"limit_source": "openrouter_key_limit"}), K.BILLING),
-    (403, error(code=403, metadata={"reasons": ["x"], "flagged_input": "y"}), K.CONTENT_POLICY),
-    (403, error(code=403, metadata={"patterns": ["x"]}), K.CONTENT_POLICY),
-    (400, error(code=400, metadata={"error_type": "context_length_exceeded"}), K.CONTEXT_TOO_LONG),
-    (502, error(code=502, metadata={"error_type": "provider_unavailable"}), K.TRANSIENT),
-    (400, error(code=400, availability={"code": "model_not_found"}), K.MODEL_UNAVAILABLE),
-    (429, error(code=429, availability={"code": "capacity_exhausted"}), K.RATE_LIMITED),
-    (404, error(code=404, message="No endpoints found for x."), K.MODEL_UNAVAILABLE),
-    # DeepSeek, whose code says nothing
-    (402, error(message="Insufficient Balance", type="unknown_error", code="invalid_request_error"), K.BILLING),
-    (401, error(message="x", type="authentication_error", code="invalid_request_error"), K.AUTH),
-    # Together
-    (403, error(message="Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4097"), K.CONTEXT_TOO_LONG),
-    (402, error(message="spend limit"), K.BILLING),
-    # Gemini's compatible endpoint wraps it in a list
-    (404, json.dumps([{"error": {"code": 404, "message": "models/x is not found"}}]).encode(), K.MODEL_UNAVAILABLE),
-]
-
-ANTHROPIC_ROWS = [
-    (400, anthropic_error("invalid_request_error", "Your credit balance is too low to access the Anthropic API."), K.BILLING),
-    (400, anthropic_error("invalid_request_error", "You have reached your specified API usage limits."), K.BILLING),
-    (400, anthropic_error("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"), K.CONTEXT_TOO_LONG),
-    (400, anthropic_error("invalid_request_error", "input length and `max_tokens` exceed context limit"), K.CONTEXT_TOO_LONG),
-    (400, anthropic_error("invalid_request_error", "messages: Field required"), K.CLIENT_ERROR),
-    (400, anthropic_error("invalid_request_error", "x", "organization_on_hold"), K.AUTH),
-    (401, anthropic_error("authentication_error"), K.AUTH),
-    (402, anthropic_error("billing_error"), K.BILLING),
-    (403, anthropic_error("permission_error"), K.AUTH),
-    (404, anthropic_error("not_found_error", "model: claude-x"), K.MODEL_UNAVAILABLE),
-    (404, anthropic_error("not_found_error", "file: file_1"), K.CLIENT_ERROR),
-    (413, anthropic_error("request_too_large"), K.CLIENT_ERROR),
-    (429, anthropic_error("rate_limit_error"), K.RATE_LIMITED),
-    (429, anthropic_error("rate_limit_error", "x", "ramp_limit_exceeded"), K.RATE_LIMITED),
-    (429, anthropic_error("rate_limit_error", "x", "contract_spend_limit_reached"), K.BILLING),
-    (500, anthropic_error("api_error"), K.TRANSIENT),
-    (504, anthropic_error("timeout_error"), K.TRANSIENT),
-    (529, anthropic_error("overloaded_error"), K.OVERLOADED),
-    (529, b"", K.OVERLOADED),
-    (503, anthropic_error("api_error", "x", "cmek_key_unreachable"), K.TRANSIENT),
-    (418, anthropic_error("brand_new_error"), K.CLIENT_ERROR),
-    (502, b"<html>", K.TRANSIENT),
-]
+# --- what is believed ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC])
 @pytest.mark.parametrize(
-    ("dialect", "status", "body", "kind"),
-    [(OPENAI, *row) for row in OPENAI_ROWS] + [(ANTHROPIC, *row) for row in ANTHROPIC_ROWS],
+    ("status", "kind"),
+    [
+        (401, K.AUTH),
+        (402, K.BILLING),
+        (403, K.AUTH),
+        (404, K.MODEL_UNAVAILABLE),
+        (405, K.CLIENT_ERROR),
+        (415, K.CLIENT_ERROR),
+        (429, K.RATE_LIMITED),
+        (500, K.TRANSIENT),
+        (503, K.OVERLOADED),
+        (522, K.TRANSIENT),
+    ],
 )
-def test_each_row_of_the_table(dialect, status, body, kind):
-    failure = dialect.classify(status, {}, body, NOW)
-    assert (failure.kind, failure.scope, failure.status) == (kind, SCOPES.get(kind, Scope.CALL), status)
+@pytest.mark.parametrize("body", [b"", b"Forbidden", b"{", b"[]", b"null", b'{"error":null}', b"\xff\xfe"])
+def test_without_a_word_the_status_decides(dialect, status, kind, body):
+    assert dialect.classify(status, {}, body, NOW).kind is kind
 
 
-def test_what_can_never_fit_moves_on_without_cooling_the_rung():
-    too_large = error(message="Request too large for gpt-x: Limit 10, Requested 20", type="tokens", code="rate_limit_exceeded")
-    too_dear = error(code=402, metadata={"limit_source": "openrouter_in_flight_budget", "reason": "weight_exceeds_budget"})
-    for status, body, kind in ((429, too_large, K.RATE_LIMITED), (402, too_dear, K.IN_FLIGHT_BUDGET)):
-        failure = OPENAI.classify(status, {}, body, NOW)
-        assert (failure.kind, failure.scope, failure.kind.moves_on) == (kind, Scope.CALL, True)
+def test_a_code_of_tomorrow_leaves_it_to_the_type():
+    assert OPENAI.classify(429, {}, error(type="insufficient_quota", code="something_new"), NOW).kind is K.BILLING
+    assert ANTHROPIC.classify(402, {}, anthropic_error("billing_error", "x", "something_new"), NOW).kind is K.BILLING
 
 
-def test_a_caller_cannot_spell_a_billing_failure_into_an_echo():
-    echo = "Invalid value: 'Your credit balance is too low to access the Anthropic API'"
-    assert ANTHROPIC.classify(400, {}, anthropic_error("invalid_request_error", echo), NOW).kind is K.CLIENT_ERROR
+def test_a_code_is_believed_before_the_words():
+    body = error(code="context_length_exceeded", message="Your credit balance is too low to access the Anthropic API.")
+    assert OPENAI.classify(400, {}, body, NOW).kind is K.CONTEXT_TOO_LONG
 
 
-def test_a_firewalls_page_judges_the_call_and_not_the_credential():
-    failure = OPENAI.classify(403, {"content-type": "text/html; charset=utf-8"}, b"<html>blocked", NOW)
-    assert (failure.kind, failure.scope) == (K.TRANSIENT, Scope.ATTEMPT)
+def test_the_same_number_means_what_its_vendor_says():
+    """
+    Vendors contradict each other in bare numbers: without the vendor they say nothing, and the status decides.
+    """
+    kinds = {"zai": K.AUTH, "minimax": K.RATE_LIMITED, "mistral": K.TRANSIENT, "openai": K.TRANSIENT, "": K.TRANSIENT}
+    for vendor, kind in kinds.items():
+        assert OPENAI.classify(500, {}, error(code="1002", message="x"), NOW, vendor=vendor).kind is kind
+        assert OPENAI.classify_event(error(code="1002", message="x"), NOW, vendor=vendor).kind is kind
 
+
+def said_by_message():
+    """The messages of all fixtures that a trap tells apart from their status."""
+    for file in sorted(WIRE.glob("*/*.json")):
+        said = json.loads(file.read_text())
+        found = read_error(said["body"].encode())
+        if trapped(found, said["status"]) is not None:
+            yield pytest.param(said["status"], found.message, id=f"{file.parent.name}/{file.stem}")
+
+
+@pytest.mark.parametrize(("status", "message"), list(said_by_message()))
+def test_a_caller_cannot_spell_a_failure_into_an_echo(status, message):
+    """
+    What a vendor quotes of the caller stands behind his own first words, and is read by nobody.
+    """
+    echo = f"Invalid value: '{message}'"
+    assert trapped(read_error(error(message=echo)), status) is None
+    for dialect, body in ((OPENAI, error(message=echo)), (ANTHROPIC, anthropic_error("invalid_request_error", echo))):
+        assert dialect.classify(400, {}, body, NOW).kind is K.CLIENT_ERROR
+
+
+def test_a_relay_cannot_be_played_by_a_callers_quote():
+    quoted = '{"error":{"message":"Your credit balance is too low to access the Anthropic API."}}'
+    body = error(message=f"Invalid value: 'litellm.BadRequestError: AnthropicException - {quoted}'")
+    assert OPENAI.classify(400, {}, body, NOW).kind is K.CLIENT_ERROR
+
+
+@pytest.mark.parametrize("data", [b"data: garbage\n\n", b"", b'{"error":"overloaded"}', b'{"error":{}}', b": comment\n\n"])
+@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC])
+def test_an_error_inside_a_200_that_says_nothing_is_the_servers(dialect, data):
+    failure = dialect.classify_event(data, NOW)
+    assert (failure.kind, failure.scope, failure.status) == (K.TRANSIENT, Scope.ATTACHMENT, 200)
+
+
+# --- when to come back --------------------------------------------------------------------------------------------------
 
 UNIFIED = "anthropic-ratelimit-unified-"
 
 
-def unified(**claims):
-    headers = {f"{UNIFIED}status": "rejected", f"{UNIFIED}reset": str(int(NOW.timestamp()) + 60)}
-    for claim, reset_s in claims.items():
-        name = claim.removeprefix("w")
-        headers |= {f"{UNIFIED}{name}-status": "rejected", f"{UNIFIED}{name}-reset": str(int(NOW.timestamp()) + reset_s)}
-    return headers
+def test_overage_and_grace_stand_beside_the_windows():
+    """
+    Their resets are none of a window's, however late.
+    """
+    resets = {"5h": 3600, "overage": 99_999, "grace": 88_888}
+    headers = {f"{UNIFIED}status": "rejected"}
+    for claim, reset_s in resets.items():
+        headers |= {f"{UNIFIED}{claim}-status": "rejected", f"{UNIFIED}{claim}-reset": str(int(NOW.timestamp()) + reset_s)}
+    failure = ANTHROPIC.classify(429, headers, anthropic_error("rate_limit_error"), NOW)
+    assert (failure.kind, failure.scope, failure.until) == (K.QUOTA_WINDOW, Scope.ACCOUNT, NOW + timedelta(seconds=3600))
 
 
 @pytest.mark.parametrize(
-    ("headers", "kind", "scope", "wait_s"),
+    "body",
     [
-        (unified(w5h=3600), K.QUOTA_WINDOW, Scope.PROVIDER, 3600),
-        (unified(w5h=3600, w7d=86400), K.QUOTA_WINDOW, Scope.PROVIDER, 86400),
-        (unified(), K.QUOTA_WINDOW, Scope.PROVIDER, 60),
-        (unified(w7d_oi=7200), K.QUOTA_WINDOW, Scope.ATTACHMENT, 7200),
-        (unified(w5h=3600, woverage=99999), K.QUOTA_WINDOW, Scope.PROVIDER, 3600),
-        (unified(w5h=3600) | {f"{UNIFIED}overage-status": "allowed"}, K.RATE_LIMITED, Scope.ATTACHMENT, 5),
-        ({f"{UNIFIED}status": "allowed"}, K.RATE_LIMITED, Scope.ATTACHMENT, 5),
-        ({f"{UNIFIED}status": "rejected", f"{UNIFIED}5h-reset": "soon"}, K.QUOTA_WINDOW, Scope.PROVIDER, 5),
+        error(resets_at=-5),
+        error(resets_at=True),
+        b'{"error":{"resets_at":%s}}' % (b"9" * 4_000),
+        error(resets_at=10**400),
+        error(resets_at="0001-01-01T00:00:00+14:00"),
+        error(resets_at="never"),
+        error(resets_in_seconds=-1),
+        error(resets_in_seconds=10**12),
+        error(metadata={"headers": {"X-RateLimit-Reset": "9" * 400}}),
+        error(metadata={"headers": {"X-RateLimit-Reset": "soon"}}),
+        error(availability={"retry_after": "soon"}),
+        error(status="RESOURCE_EXHAUSTED", details=[{"retryDelay": "soon"}, {"retryDelay": None}, 7]),
+        error(message="Please try again in 99999999999 days."),
+        error(message="Please try again in a moment."),
     ],
 )
-def test_a_rejected_subscription_window_is_empty_until_its_latest_reset(headers, kind, scope, wait_s):
-    failure = ANTHROPIC.classify(429, headers | {"Retry-After": "5"}, anthropic_error("rate_limit_error"), NOW)
-    assert (failure.kind, failure.scope, failure.until) == (kind, scope, NOW + timedelta(seconds=wait_s))
-
-
-SAID = [
-    (OPENAI, 429, error(type="usage_limit_reached", resets_at=int(NOW.timestamp()) + 90), NOW + timedelta(seconds=90)),
-    (
-        OPENAI,
-        403,
-        error(metadata={"limit_source": "openrouter_key_limit", "resets_at": "2026-12-01T00:00:00Z"}),
-        datetime(2026, 12, 1, tzinfo=UTC),
-    ),
-    (OPENAI, 429, error(availability={"code": "capacity_exhausted", "retry_after": 12}), NOW + timedelta(seconds=12)),
-    (OPENAI, 429, error(resets_at=-5), None),
-    (OPENAI, 429, error(resets_at=True), None),
-    (OPENAI, 429, b'{"error":{"resets_at":%s}}' % (b"9" * 4_000), None),
-    (OPENAI, 429, error(resets_at=10**400), None),
-    (OPENAI, 429, error(resets_at="0001-01-01T00:00:00+14:00"), None),
-    (OPENAI, 429, error(resets_at="never"), None),
-    (ANTHROPIC, 429, anthropic_error("rate_limit_error", "x", "enforced_spend_limit_reached"), datetime(2026, 12, 1, tzinfo=UTC)),
-    (
-        ANTHROPIC,
-        400,
-        anthropic_error(
-            "invalid_request_error",
-            "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 06:30 UTC.",
-        ),
-        datetime(2026, 12, 1, 6, 30, tzinfo=UTC),
-    ),
-]
-
-
-@pytest.mark.parametrize(("dialect", "status", "body", "until"), SAID)
-def test_a_time_stated_in_the_body_is_believed(dialect, status, body, until):
-    assert dialect.classify(status, {}, body, NOW).until == until
+def test_a_time_that_is_nonsense_is_no_time(body):
+    assert OPENAI.classify(429, {}, body, NOW).until is None
 
 
 def test_a_caller_error_has_no_time_to_come_back():
-    assert OPENAI.classify(400, {"retry-after": "9"}, b"", NOW).until is None
+    assert OPENAI.classify(400, {"retry-after": "9"}, error(message="Please try again in 9s"), NOW).until is None
 
 
-EVENTS = [
-    (ANTHROPIC, b"event: error\ndata: " + anthropic_error("overloaded_error") + b"\n\n", K.OVERLOADED),
-    (ANTHROPIC, anthropic_error("invalid_request_error", "prompt is too long: x"), K.CONTEXT_TOO_LONG),
-    (ANTHROPIC, b"data: garbage\n\n", K.TRANSIENT),
-    (OPENAI, b"data: " + error(message="x", type="server_error") + b"\n\n", K.TRANSIENT),
-    (OPENAI, b"data: " + error(code=429, message="x") + b"\n\n", K.RATE_LIMITED),
-    (OPENAI, b"data: " + error(code=502, message="x") + b"\n\n", K.TRANSIENT),
-    (OPENAI, error(type="invalid_request_error", message="x"), K.CLIENT_ERROR),
-    (OPENAI, b'event: error\r\ndata: {"type":"error","code":"rate_limit_exceeded","message":"x"}\r\n\r\n', K.RATE_LIMITED),
-    (OPENAI, b'data: {"type":"response.failed","response":{"error":{"code":"server_error"}}}\n\n', K.TRANSIENT),
-    (OPENAI, b'{"status":"failed","error":{"code":"invalid_prompt","message":"x"}}', K.CONTENT_POLICY),
-    (OPENAI, b'{"choices":[{"finish_reason":"error","error":{"code":503,"message":"x"}}]}', K.OVERLOADED),
-    (OPENAI, b'{"base_resp":{"status_code":1008},"choices":null}', K.TRANSIENT),
-    (OPENAI, b'{"error":"overloaded"}', K.TRANSIENT),
-]
+def test_fields_are_believed_before_headers_and_headers_before_words():
+    words, headers = "Please try again in 3s.", {"retry-after": "2"}
+    moments = [
+        OPENAI.classify(429, headers, error(type="usage_limit_reached", message=words, resets_in_seconds=1), NOW).until,
+        OPENAI.classify(429, headers, error(message=words), NOW).until,
+        OPENAI.classify(429, {}, error(message=words), NOW).until,
+    ]
+    assert moments == [NOW + timedelta(seconds=seconds) for seconds in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("dialect", "data", "kind"), EVENTS)
-def test_an_error_inside_a_200_is_classified_like_any_other(dialect, data, kind):
-    failure = dialect.classify_event(data, NOW)
-    assert (failure.kind, failure.status) == (kind, 200)
-
-
-@given(
-    status=st.integers(300, 599),
-    body=st.binary(max_size=50)
-    | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
-        lambda inner: (
-            st.lists(inner, max_size=2)
-            | st.dictionaries(
-                st.sampled_from(
-                    [
-                        "error",
-                        "code",
-                        "type",
-                        "message",
-                        "metadata",
-                        "availability",
-                        "details",
-                        "response",
-                        "choices",
-                        "resets_at",
-                        "retry_after",
-                    ]
-                ),
-                inner,
-            )
-        ),
-    ).map(lambda value: json.dumps({"error": value}).encode()),
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("6m0s", 360),
+        ("2m59.56s", 179.56),
+        ("12ms", 0.012),
+        ("1h2m3.5s", 3723.5),
+        ("5 days 22 hours 11 minutes", 5 * 86400 + 22 * 3600 + 11 * 60),
+        ("26 seconds", 26),
+        (26.5, 26.5),
+        ("soon", None),
+        (True, None),
+        (None, None),
+    ],
 )
-def test_no_body_whatever_makes_a_table_fail(status, body):
-    for dialect in (OPENAI, ANTHROPIC):
-        assert dialect.classify(status, {}, body, NOW).status == status
-        assert dialect.classify_event(body, NOW).status == 200
+def test_durations_as_go_google_and_people_write_them(text, seconds):
+    found = seconds_of(text)
+    assert found is None if seconds is None else found == pytest.approx(seconds)
+
+
+moments = st.integers(1_600_000_000, 4_100_000_000).map(lambda epoch_s: datetime.fromtimestamp(epoch_s, UTC))
+
+
+@given(moments)
+def test_the_month_after_begins_on_its_first_day(now):
+    first = month_after(now)
+    assert (first.day, first.hour, first.minute, first.second, first.microsecond, first.tzinfo) == (1, 0, 0, 0, 0, UTC)
+    assert timedelta(0) < first - now <= timedelta(days=31)
+
+
+@given(moments)
+def test_a_day_of_googles_ends_within_a_day_whatever_the_clocks_do(now):
+    """
+    It is the earlier of two midnights, across both changes of the clock.
+    """
+    end = google._day_end(now)
+    assert timedelta(0) < end - now <= timedelta(days=1)
+    assert (end.minute, end.second, end.hour in {0, 7, 8}) == (0, 0, True)
 
 
 DATE = format_datetime(NOW + timedelta(seconds=90), usegmt=True)
@@ -286,21 +211,11 @@ WAITS = [
     ({"retry-after": "1.5"}, 1.5),
     ({"retry-after": " 7999 "}, 7999),
     ({"retry-after": DATE}, 90),
-    ({"retry-after": DATE, "date": format_datetime(NOW + timedelta(seconds=60), usegmt=True)}, 30),
     ({"retry-after-ms": "1500", "retry-after": "30"}, 1.5),
     ({"x-ms-retry-after-ms": "250", "retry-after": "30"}, 0.25),
-    ({"retry-after-ms": "-1", "retry-after": "30"}, 30),
     ({"retry-after-ms": "NaN", "retry-after": "30"}, 30),
-    ({"retry-after": "-5"}, None),
-    ({"retry-after": "NaN"}, None),
-    ({"retry-after": "inf"}, None),
     ({"retry-after": "1e3"}, None),
-    ({"retry-after": "9999999999"}, None),
-    ({"retry-after": "9" * 400}, None),
-    ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, None),
-    ({"retry-after": "Thu, 01 Jan 2099 00:00:00 GMT"}, None),
     ({"retry-after": "Fri, 99 Foo 2026 99:99:99 GMT"}, None),
-    ({"retry-after": "soon"}, None),
     ({"retry-after": ""}, None),
     ({}, None),
 ]
@@ -315,3 +230,74 @@ def test_when_to_come_back_is_read_and_nonsense_ignored(headers, wait_s):
 def test_no_header_makes_the_reading_fail_or_lie_in_the_past(value, sent):
     until = retry_after({"retry-after": value, "date": sent}, NOW)
     assert until is None or until >= NOW
+
+
+# --- anything at all ----------------------------------------------------------------------------------------------------
+
+NAMES = [
+    "error",
+    "code",
+    "type",
+    "message",
+    "msg",
+    "detail",
+    "details",
+    "metadata",
+    "availability",
+    "response",
+    "choices",
+    "resets_at",
+    "resets_in_seconds",
+    "retry_after",
+    "base_resp",
+    "status_code",
+    "status_msg",
+    "success",
+    "status",
+    "violations",
+    "retryDelay",
+    "quotaId",
+    "reason",
+    "limit_source",
+    "innererror",
+    "__type",
+    "headers",
+    "X-RateLimit-Reset",
+    "error_code",
+]
+WORDS = [
+    "litellm.X: ",
+    "litellm.X: Y - {",
+    "try again in ",
+    "9s",
+    "RESOURCE_EXHAUSTED",
+    "429",
+    "1113",
+    "rate_limit_error",
+    "2026-01-01",
+]
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"))
+    | st.lists(st.sampled_from(WORDS), max_size=4).map("".join),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+)
+
+
+@given(
+    status=st.integers(300, 599),
+    body=st.binary(max_size=50) | values.map(lambda value: json.dumps(value).encode()),
+    headers=st.dictionaries(
+        st.sampled_from(["Retry-After", "X-Amzn-ErrorType", f"{UNIFIED}status", f"{UNIFIED}5h-reset"]), st.text()
+    ),
+    vendor=st.sampled_from(["", "zai", "minimax", "gemini", "nobody"]),
+)
+def test_no_answer_whatever_makes_a_table_fail(status, body, headers, vendor):
+    for dialect in (OPENAI, ANTHROPIC):
+        failure = dialect.classify(status, headers, body, NOW, vendor=vendor)
+        assert failure.status == status
+        assert failure.until is None or failure.until >= NOW
+        assert dialect.classify_event(body, NOW, vendor=vendor).status == 200

@@ -55,10 +55,10 @@ class Dialect(Protocol):
     def reader(self, operation: Operation, facts: CallFacts) -> StreamReader:
         """A reader for one stream."""
 
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Failure:
-        """What an answer other than 2xx means."""
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes, now: datetime, *, vendor: str = "") -> Failure:
+        """What an answer other than 2xx means; `vendor` is the provider's."""
 
-    def classify_event(self, data: bytes, now: datetime) -> Failure:
+    def classify_event(self, data: bytes, now: datetime, *, vendor: str = "") -> Failure:
         """What an error inside a 200 means: an event of a stream, or a whole body."""
 
     def render_error(self, error: QuotaRouterError, call_id: str | None) -> bytes:

@@ -1,39 +1,43 @@
 """
 Reading failures: what both families' tables share.
 
-Law: a failure that a caller can bring about by what he writes never cools a rung. Messages are matched from their first word,
-because vendors quote callers further on.
+Law: a failure that a caller can bring about by what he writes never cools a rung.
 Never: keeps or returns a vendor's text.
 
-Order of belief: structured code, then the vendor's type, then the message for the statuses that leave it open, then the status
-(upstreams.md C.1 and C.2, read 2026-11-20).
+Order of belief: structured code, then messages known to say more than their type (`dialects/traps`), then the vendor's type, then
+the status (upstreams.md C.1 and C.2, read 2026-11-20). Times: those in the body's fields, then headers, then the message's words.
+
+Decision 2026-11 -- words stand before the type, because the types they contradict only repeat the status (`api_error`,
+    `permission_error`, `rate_limit_error`). Look again if a vendor begins a message with what the caller wrote.
+Decision 2026-11 -- a wait in words ("try again in 9m38s") is a statement like a header's: OpenAI, Groq, Azure and LiteLLM often
+    send nothing else. A clock time in words is read only where the vendor, and so its zone, is known.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
-
-import msgspec
+from datetime import UTC, datetime, timedelta
 
 from quota_router.core.health import Failure, FailureKind, Scope
+from quota_router.dialects.error_bodies import ErrorBody
 from quota_router.dialects.headers import after, retry_after
-from quota_router.dialects.json import text_or_none
-from quota_router.dialects.sse import data_of
+from quota_router.dialects.traps import Row
+
+Verdict = tuple[FailureKind, Scope]
 
 _SCOPES: dict[FailureKind, Scope] = {
     FailureKind.RATE_LIMITED: Scope.ATTACHMENT,
-    FailureKind.QUOTA_WINDOW: Scope.PROVIDER,
-    FailureKind.BILLING: Scope.PROVIDER,
-    FailureKind.IN_FLIGHT_BUDGET: Scope.PROVIDER,
+    FailureKind.QUOTA_WINDOW: Scope.ACCOUNT,
+    FailureKind.BILLING: Scope.ACCOUNT,
+    FailureKind.IN_FLIGHT_BUDGET: Scope.ACCOUNT,
     FailureKind.AUTH: Scope.PROVIDER,
     FailureKind.OVERLOADED: Scope.ATTACHMENT,
     FailureKind.TRANSIENT: Scope.ATTACHMENT,
     FailureKind.MODEL_UNAVAILABLE: Scope.ATTACHMENT,
 }
-"""How far a kind reaches; every other kind is the call's own."""
+"""How far a kind reaches where nothing closer is known: windows and money are the account's, a key is the provider's. Every other
+kind is the call's own."""
 
-_BY_STATUS: dict[int, FailureKind] = {
+_BY_STATUS: dict[int, Row] = {
     401: FailureKind.AUTH,
     402: FailureKind.BILLING,
     403: FailureKind.AUTH,
@@ -42,10 +46,23 @@ _BY_STATUS: dict[int, FailureKind] = {
     424: FailureKind.TRANSIENT,
     425: FailureKind.TRANSIENT,
     429: FailureKind.RATE_LIMITED,
+    498: FailureKind.OVERLOADED,  # Groq: the flex tier is full (console.groq.com/docs/errors, read 2026-11-25)
     499: FailureKind.TRANSIENT,
+    501: (FailureKind.MODEL_UNAVAILABLE, Scope.CALL),  # this server cannot do what this call asks of it
     503: FailureKind.OVERLOADED,
     529: FailureKind.OVERLOADED,
 }
+
+GATEWAY_TYPES: dict[str, Row] = {
+    "budget_exceeded": (FailureKind.BILLING, Scope.PROVIDER),
+    "key_model_access_denied": FailureKind.MODEL_UNAVAILABLE,
+    "team_model_access_denied": FailureKind.MODEL_UNAVAILABLE,
+    "contextwindowexceedederror": FailureKind.CONTEXT_TOO_LONG,
+    "contentpolicyviolationerror": FailureKind.CONTENT_POLICY,
+    "budgetexceedederror": (FailureKind.BILLING, Scope.PROVIDER),
+}
+"""LiteLLM's proxy says these in both dialects: `error.type`, and the class that it writes before another's words."""
+
 _ABOUT_THE_MODEL = (
     "model",
     "the model",
@@ -54,7 +71,7 @@ _ABOUT_THE_MODEL = (
     "the requested model",
     "unknown model",
     "unable to access model",
-    "no endpoints found",
+    "no endpoints",
     "the api deployment",
     "invalid url",
     "unknown request url",
@@ -66,71 +83,14 @@ _MS_FROM = 10_000_000_000
 _NO_EPOCH = 100_000_000_000_000
 """Beyond this it is neither."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trap:
-    """A message that says more than its status."""
-
-    statuses: frozenset[int]
-    starts: str
-    """lower case"""
-    kind: FailureKind
+_SPAN = r"\d{1,9}(?:\.\d{1,12})?\s?(?:ms|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?|d(?:ays?)?)(?![a-z])"
+_WAIT = re.compile(rf"\b(?:try again|retry) (?:in|after) (?:about )?((?:{_SPAN}\s?)+)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s?(ms|[hmsd])")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TELLS_WAIT_IN_WORDS = {FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.QUOTA_WINDOW}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorBody:
-    """The parts of an error that are classified. Texts are lower case, empty when absent."""
-
-    fields: Mapping[str, Any]
-    is_json: bool
-    """whether the body held an error of the expected shape"""
-
-    @property
-    def message(self) -> str:
-        """What it says, in lower case."""
-        return self.text("message")
-
-    def text(self, *path: str) -> str:
-        """The text at *path*, in lower case; empty when it is absent or no text."""
-        value: Any = self.fields
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        return (text_or_none(value) or "").lower()
-
-
-def read_error(body: bytes) -> ErrorBody:
-    """The error object of a body or of an SSE event, wherever the family's vendors put it."""
-    payload = body if body.lstrip()[:1] in {b"{", b"["} else data_of(body) or b""
-    try:
-        found = msgspec.json.decode(payload)
-    except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, list):  # Gemini's compatible endpoint wraps it in a list of one
-        found = found[0] if found else None
-    if not isinstance(found, dict):
-        return ErrorBody(fields={}, is_json=False)
-    response, choices = found.get("response"), found.get("choices")
-    inner = response if isinstance(response, dict) else choices[0] if isinstance(choices, list) and choices else None
-    error = found.get("error") or (inner.get("error") if isinstance(inner, dict) else None)
-    if isinstance(error, str):
-        error = {"message": error}
-    if isinstance(error, dict):
-        return ErrorBody(fields=error, is_json=True)
-    # Flat: `{"type": "error", "code", "message"}` of the Responses API, `{"object": "error", "message"}` of vLLM.
-    is_flat = isinstance(found.get("message"), str)
-    return ErrorBody(fields=found if is_flat else {}, is_json=is_flat)
-
-
-def trapped(error: ErrorBody, status: int, traps: tuple[Trap, ...]) -> FailureKind | None:
-    """What the message gives away, for a status that leaves it open."""
-    message = error.message
-    for trap in traps:
-        if status in trap.statuses and message.startswith(trap.starts):
-            return trap.kind
-    return None
-
-
-def by_status(error: ErrorBody, status: int, headers: Mapping[str, str]) -> tuple[FailureKind, Scope]:
+def by_status(error: ErrorBody, status: int, headers: Mapping[str, str]) -> Verdict:
     """What the status alone says."""
     if status == 404:  # noqa: PLR2004 -- the one status read here
         is_operators = not error.is_json or error.message.startswith(_ABOUT_THE_MODEL)
@@ -142,23 +102,29 @@ def by_status(error: ErrorBody, status: int, headers: Mapping[str, str]) -> tupl
     return scoped(_BY_STATUS.get(status, FailureKind.CLIENT_ERROR if is_clients else FailureKind.TRANSIENT))
 
 
-def scoped(kind: FailureKind) -> tuple[FailureKind, Scope]:
-    """A kind with how far it reaches."""
-    return kind, _SCOPES.get(kind, Scope.CALL)
+def scoped(row: Row) -> Verdict:
+    """A row with how far it reaches."""
+    return row if isinstance(row, tuple) else (row, _SCOPES.get(row, Scope.CALL))
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers with their names in lower case: callers of the decision plane send them as they please."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def failed(
-    verdict: tuple[FailureKind, Scope],
+    verdict: Verdict,
+    error: ErrorBody,
     *,
     status: int,
     headers: Mapping[str, str],
     now: datetime,
     said: datetime | None = None,
 ) -> Failure:
-    """The failure. `said`: when the body says to come back; it is believed before the headers."""
+    """The failure. `said`: when fields of the body say to come back; they are believed before headers, and those before words."""
     kind, scope = verdict
-    until = (said or retry_after(headers, now)) if kind.moves_on else None
-    return Failure(kind=kind, scope=scope, until=until, status=status)
+    until = said or retry_after(headers, now) or _in_words(kind, error, now)
+    return Failure(kind=kind, scope=scope, until=until if kind.moves_on else None, status=status)
 
 
 def instant(value: object, now: datetime) -> datetime | None:
@@ -179,3 +145,28 @@ def instant(value: object, now: datetime) -> datetime | None:
         return None
     epoch_s = value / 1000 if value >= _MS_FROM else value
     return after(epoch_s - now.timestamp(), now)
+
+
+def seconds_of(value: object) -> float | None:
+    """A number of seconds, or a duration as Google and Go print it (`38.2s`, `1h2m3.5s`); `None` when it is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    parts = _PART.findall(value) if isinstance(value, str) else []
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts) if parts else None
+
+
+def soonest(*moments: datetime | None) -> datetime | None:
+    """The first of the moments that are known."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def month_after(now: datetime) -> datetime:
+    """00:00 UTC on the 1st."""
+    return (now.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=31)).replace(day=1)
+
+
+def _in_words(kind: FailureKind, error: ErrorBody, now: datetime) -> datetime | None:
+    """OpenAI, Groq and Azure may name the wait in the message alone; so do Codex's own clients read it."""
+    found = _WAIT.search(error.message) if kind in _TELLS_WAIT_IN_WORDS else None
+    seconds = seconds_of(found[1]) if found is not None else None
+    return after(seconds, now) if seconds is not None else None

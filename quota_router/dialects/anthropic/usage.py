@@ -15,6 +15,7 @@ import msgspec
 from quota_router.core.calls import CallFacts, Operation
 from quota_router.core.usage import Quality, Usage
 from quota_router.dialects.base import Answer, EventKind, UnreadableAnswer
+from quota_router.dialects.error_bodies import Trouble, is_refusal
 from quota_router.dialects.fields import CapOrZero
 from quota_router.dialects.json import is_given, name_or_none
 from quota_router.dialects.stream import StreamReader, strings_under
@@ -42,10 +43,10 @@ class _Usage(_Counts):
     iterations: list[_Iteration] | None = None
 
 
-class _Body(msgspec.Struct):
+class _Body(Trouble):
     type: Any = None
     id: Any = None
-    error: msgspec.Raw = msgspec.Raw()
+    code: Any = None
     content: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     input_tokens: msgspec.Raw = msgspec.Raw()
@@ -85,8 +86,9 @@ def read_answer(operation: Operation, body: bytes) -> Answer:
     except (ValueError, RecursionError) as exc:
         raise UnreadableAnswer from exc
     is_count = operation is Operation.COUNT_TOKENS
-    failed = answer.type == "error" or is_given(answer.error)
-    if not failed and not is_given(answer.input_tokens if is_count else answer.content):
+    is_whole = is_given(answer.input_tokens if is_count else answer.content)
+    failed = answer.type == "error" or answer.is_error or (not is_whole and is_refusal(answer.code))
+    if not failed and not is_whole:
         raise UnreadableAnswer
     counts = Counter()
     counts.take(answer.usage)

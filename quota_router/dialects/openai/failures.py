@@ -1,38 +1,53 @@
 """
 OpenAI's failures, as tables, and those of vendors that speak its dialect.
 
-Law: `code` before `type` before message before status. A vendor's own fields are read only where they cannot be mistaken:
-OpenRouter's `metadata` and `availability`, Azure's `innererror`.
+Law: `code` before `type` before status; where a message says more than its type it stands between them (`dialects/traps`). A
+vendor's own fields are read before all of these, and only where they cannot be mistaken.
 
-Rows: upstreams.md C.2 and C.3 (OpenAI's help pages and SDK 3.52, OpenRouter, Azure, DeepSeek, Together, Codex), read 2026-11-20.
+Rows: upstreams.md A.4, C.2 and C.3 (OpenAI's help pages and SDK 3.52, Azure, DeepSeek, Codex), read 2026-11-20; Groq, Cerebras,
+Mistral, Moonshot, MiniMax and llama.cpp from the threads that the fixtures in `tests/wire/openai` name, read 2026-11-25.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 
 from quota_router.core.health import Failure, FailureKind, Scope
-from quota_router.dialects.failures import ErrorBody, Trap, by_status, failed, instant, read_error, scoped, trapped
+from quota_router.dialects.error_bodies import ErrorBody, read_error
+from quota_router.dialects.failures import GATEWAY_TYPES, Verdict, by_status, failed, instant, lowered, scoped, seconds_of
 from quota_router.dialects.headers import after
+from quota_router.dialects.traps import Row, trapped
+from quota_router.dialects.vendors import aws, google, numbers, openrouter
 
 _IN_STREAM_STATUS = 200
+_STATUS_OF: dict[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "tokens", "requests"), 429),
+}
+"""By type or code, for errors inside a 200 that name no status; others are the server's."""
 
-_BY_CODE: dict[str, FailureKind] = {
+_BY_CODE: dict[str, Row] = {
     "credit_balance_exhausted": FailureKind.BILLING,
     "organization_usage_limit_exceeded": FailureKind.BILLING,
     "organization_spend_limit_exceeded": FailureKind.BILLING,
-    "project_spend_limit_exceeded": FailureKind.BILLING,
+    "project_spend_limit_exceeded": (FailureKind.BILLING, Scope.PROVIDER),
     "insufficient_quota": FailureKind.BILLING,
     "billing_hard_limit_reached": FailureKind.BILLING,
     "billing_not_active": FailureKind.BILLING,
     "usage_limit_reached": FailureKind.QUOTA_WINDOW,
     "usage_not_included": FailureKind.MODEL_UNAVAILABLE,
     "rate_limit_exceeded": FailureKind.RATE_LIMITED,
+    "token_quota_exceeded": FailureKind.RATE_LIMITED,
+    "request_quota_exceeded": FailureKind.RATE_LIMITED,
+    "queue_exceeded": FailureKind.OVERLOADED,
     "server_is_overloaded": FailureKind.OVERLOADED,
     "nocapacity": FailureKind.OVERLOADED,
-    "server_error": FailureKind.TRANSIENT,
+    "capacity_exceeded": FailureKind.OVERLOADED,
     "invalid_api_key": FailureKind.AUTH,
+    "organization_restricted": (FailureKind.AUTH, Scope.ACCOUNT),
     "unsupported_country_region_territory": FailureKind.AUTH,
     "model_not_found": FailureKind.MODEL_UNAVAILABLE,
+    "model_decommissioned": FailureKind.MODEL_UNAVAILABLE,
     "deploymentnotfound": FailureKind.MODEL_UNAVAILABLE,
     "context_length_exceeded": FailureKind.CONTEXT_TOO_LONG,
     "content_policy_violation": FailureKind.CONTENT_POLICY,
@@ -45,135 +60,72 @@ _BY_CODE: dict[str, FailureKind] = {
 }
 """Lower case, as compared."""
 
-_BY_TYPE: dict[str, FailureKind] = {
+_BY_TYPE: dict[str, Row] = {
+    **GATEWAY_TYPES,
     "insufficient_quota": FailureKind.BILLING,
+    "exceeded_current_quota_error": FailureKind.BILLING,
+    "insufficient_balance_error": FailureKind.BILLING,
     "usage_limit_reached": FailureKind.QUOTA_WINDOW,
     "usage_not_included": FailureKind.MODEL_UNAVAILABLE,
+    "invalid_model": FailureKind.MODEL_UNAVAILABLE,
+    "not_supported_error": (FailureKind.MODEL_UNAVAILABLE, Scope.CALL),
+    "exceed_context_size_error": FailureKind.CONTEXT_TOO_LONG,
     "requests": FailureKind.RATE_LIMITED,
     "tokens": FailureKind.RATE_LIMITED,
+    "rate_limited": FailureKind.RATE_LIMITED,
     "rate_limit_error": FailureKind.RATE_LIMITED,
+    "rate_limit_reached_error": FailureKind.RATE_LIMITED,
     "service_unavailable_error": FailureKind.OVERLOADED,
     "overloaded_error": FailureKind.OVERLOADED,
+    "engine_overloaded_error": FailureKind.OVERLOADED,
     "authentication_error": FailureKind.AUTH,
-    "server_error": FailureKind.TRANSIENT,
 }
 
-_OPENROUTER_TYPES: dict[str, FailureKind] = {
-    "context_length_exceeded": FailureKind.CONTEXT_TOO_LONG,
-    "token_limit_exceeded": FailureKind.CONTEXT_TOO_LONG,
-    "max_tokens_exceeded": FailureKind.CLIENT_ERROR,
-    "string_too_long": FailureKind.CLIENT_ERROR,
-    "authentication": FailureKind.AUTH,
-    "permission_denied": FailureKind.AUTH,
-    "payment_required": FailureKind.BILLING,
-    "rate_limit_exceeded": FailureKind.RATE_LIMITED,
-    "provider_overloaded": FailureKind.OVERLOADED,
-    "provider_unavailable": FailureKind.TRANSIENT,
-    "invalid_request": FailureKind.CLIENT_ERROR,
-    "invalid_prompt": FailureKind.CONTENT_POLICY,
-    "not_found": FailureKind.MODEL_UNAVAILABLE,
-    "payload_too_large": FailureKind.CLIENT_ERROR,
-    "unprocessable": FailureKind.CLIENT_ERROR,
-    "content_policy_violation": FailureKind.CONTENT_POLICY,
-    "refusal": FailureKind.CONTENT_POLICY,
-    "server": FailureKind.TRANSIENT,
-    "timeout": FailureKind.TRANSIENT,
-}
-_OPENROUTER_LIMITS: dict[str, FailureKind] = {
-    "openrouter_in_flight_budget": FailureKind.IN_FLIGHT_BUDGET,
-    "openrouter_credits": FailureKind.BILLING,
-    "openrouter_key_limit": FailureKind.BILLING,
-    "openrouter_guardrail_budget": FailureKind.BILLING,
-    "openrouter_workspace_budget": FailureKind.BILLING,
-}
-_OPENROUTER_AVAILABILITY: dict[str, FailureKind] = {
-    "capacity_exhausted": FailureKind.RATE_LIMITED,
-    "temporarily_unavailable": FailureKind.OVERLOADED,
-    "model_not_found": FailureKind.MODEL_UNAVAILABLE,
-    "no_endpoints": FailureKind.MODEL_UNAVAILABLE,
-    "model_deprecated": FailureKind.MODEL_UNAVAILABLE,
-    "privacy_restricted": FailureKind.MODEL_UNAVAILABLE,
-    "constraint_filtered": FailureKind.MODEL_UNAVAILABLE,
-    "free_variant_ended": FailureKind.MODEL_UNAVAILABLE,
-    "region_restricted": FailureKind.MODEL_UNAVAILABLE,
-    "wrong_endpoint": FailureKind.CLIENT_ERROR,
-}
 
-_OPEN = frozenset({400, 403, 413, 422})
-_TRAPS = (
-    Trap(statuses=_OPEN, starts="this model's maximum context length", kind=FailureKind.CONTEXT_TOO_LONG),
-    Trap(statuses=_OPEN, starts="this endpoint's maximum context length", kind=FailureKind.CONTEXT_TOO_LONG),
-    # Together answers 403 when input and max_tokens exceed the context.
-    Trap(statuses=_OPEN, starts="input validation error: `inputs` tokens", kind=FailureKind.CONTEXT_TOO_LONG),
-    # Azure tells capacity from allocation only in words.
-    Trap(statuses=frozenset({429}), starts="system is experiencing high demand", kind=FailureKind.OVERLOADED),
-    Trap(statuses=frozenset({429}), starts="the system is experiencing high demand", kind=FailureKind.OVERLOADED),
-)
-
-
-def classify(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Failure:
+def classify(status: int, headers: Mapping[str, str], body: bytes, now: datetime, *, vendor: str = "") -> Failure:
     """
     What an answer other than 2xx means.
 
     Args:
         status: HTTP status.
-        headers: of the answer; names in lower case, or a mapping that ignores case.
+        headers: of the answer.
         body: as it came, possibly cut or no JSON at all.
         now: aware UTC.
+        vendor: whose API it is, as the provider says; empty where nobody knows.
     """
-    error = read_error(body)
-    return failed(_judge(error, status, headers), status=status, headers=headers, now=now, said=_said(error, now))
+    return _read(read_error(body), status, lowered(headers), now, vendor, shown=status)
 
 
-def classify_event(data: bytes, now: datetime) -> Failure:
+def classify_event(data: bytes, now: datetime, *, vendor: str = "") -> Failure:
     """What an error inside a 200 means: *data* is an SSE event, or a whole body."""
     error = read_error(data)
-    code = error.fields.get("code")
-    if isinstance(code, int) and 400 <= code < 600:  # noqa: PLR2004 -- OpenRouter's codes are HTTP statuses
-        stands_for = code
-    else:
-        stands_for = 400 if error.text("type") == "invalid_request_error" else 500
-    return failed(_judge(error, stands_for, {}), status=_IN_STREAM_STATUS, headers={}, now=now, said=_said(error, now))
+    stands_for = error.status or _STATUS_OF.get(error.text("type")) or _STATUS_OF.get(error.text("code"), 500)
+    return _read(error, stands_for, {}, now, vendor, shown=_IN_STREAM_STATUS)
 
 
-def _judge(error: ErrorBody, status: int, headers: Mapping[str, str]) -> tuple[FailureKind, Scope]:
+def _read(error: ErrorBody, status: int, headers: Mapping[str, str], now: datetime, vendor: str, *, shown: int) -> Failure:
+    googles, at = google.read(error, status, now)
+    verdict = _judge(error, status, headers, googles or numbers.judge(error, vendor))
+    said = _codex(error, now) or openrouter.said(error, now) or at or numbers.said(error, vendor, now)
+    return failed(verdict, error, status=shown, headers=headers, now=now, said=said)
+
+
+def _judge(error: ErrorBody, status: int, headers: Mapping[str, str], vendors: Row | None) -> Verdict:
+    row = vendors or openrouter.judge(error, status) or aws.judge(error, headers) or _by_code(error, status)
+    if row is None or row is FailureKind.RATE_LIMITED:  # the least that a 429 says: its words may say more
+        row = trapped(error, status) or row
+    row = row or _BY_TYPE.get(error.relayed_as) or _BY_TYPE.get(error.text("type")) or google.by_status_word(error)
+    return scoped(row) if row is not None else by_status(error, status, headers)
+
+
+def _by_code(error: ErrorBody, status: int) -> Row | None:
     code = error.text("code")
-    kind = _openrouter(error, status)
-    if kind is None and code == "slow_down":
-        kind = FailureKind.OVERLOADED if status == 503 else FailureKind.RATE_LIMITED  # noqa: PLR2004 -- a row
-    kind = (
-        kind
-        or _BY_CODE.get(code)
-        or _BY_CODE.get(error.text("innererror", "code"))
-        or _BY_TYPE.get(error.text("type"))
-        or trapped(error, status, _TRAPS)
-    )
-    # These two can never fit this rung's limit: others may serve it, and the rung is fine.
-    is_too_large = kind is FailureKind.RATE_LIMITED and error.message.startswith("request too large for")
-    is_too_dear = error.text("metadata", "reason") == "weight_exceeds_budget"
-    if kind is not None and (is_too_large or is_too_dear):
-        return kind, Scope.CALL
-    return scoped(kind) if kind is not None else by_status(error, status, headers)
+    if code == "slow_down":
+        return FailureKind.OVERLOADED if status == 503 else FailureKind.RATE_LIMITED  # noqa: PLR2004 -- a row
+    return _BY_CODE.get(code) or _BY_CODE.get(error.text("innererror", "code"))
 
 
-def _openrouter(error: ErrorBody, status: int) -> FailureKind | None:
-    metadata = error.fields.get("metadata")
-    if not isinstance(metadata, dict):
-        return _OPENROUTER_AVAILABILITY.get(error.text("availability", "code"))
-    if status == 403 and any(name in metadata for name in ("patterns", "reasons", "flagged_input")):  # noqa: PLR2004 -- a row
-        return FailureKind.CONTENT_POLICY
-    return (
-        _OPENROUTER_LIMITS.get(error.text("metadata", "limit_source"))
-        or _OPENROUTER_AVAILABILITY.get(error.text("availability", "code"))
-        or _OPENROUTER_TYPES.get(error.text("metadata", "error_type"))
-    )
-
-
-def _said(error: ErrorBody, now: datetime) -> datetime | None:
-    """When the body says to come back: Codex and OpenRouter name it there."""
-    metadata, availability = error.fields.get("metadata"), error.fields.get("availability")
-    inner = metadata if isinstance(metadata, dict) else {}
-    wait_s = availability.get("retry_after") if isinstance(availability, dict) else None
-    if isinstance(wait_s, int | float) and not isinstance(wait_s, bool):
-        return after(wait_s, now)
-    return instant(error.fields.get("resets_at"), now) or instant(inner.get("resets_at"), now)
+def _codex(error: ErrorBody, now: datetime) -> datetime | None:
+    """When the window of a ChatGPT subscription begins anew."""
+    in_s = seconds_of(error.at("resets_in_seconds"))
+    return instant(error.at("resets_at"), now) or (after(in_s, now) if in_s is not None else None)

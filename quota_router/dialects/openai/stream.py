@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from quota_router.core.calls import CallFacts, Operation
 from quota_router.core.usage import Quality
 from quota_router.dialects.base import EventKind
+from quota_router.dialects.error_bodies import Trouble
 from quota_router.dialects.json import is_given, name_or_none
-from quota_router.dialects.openai.usage import Answered, Trouble, read_cost, read_usage
+from quota_router.dialects.openai.usage import Answered, read_cost, read_usage
 from quota_router.dialects.stream import StreamReader, strings_under
 
 MAX_RESPONSE_EVENT_BYTES = 8 * 1024 * 1024

@@ -15,6 +15,7 @@ from quota_router.core.calls import Operation
 from quota_router.core.pricing import NUSD_PER_USD, charged_usd_nusd
 from quota_router.core.usage import Quality, Usage
 from quota_router.dialects.base import Answer, UnreadableAnswer
+from quota_router.dialects.error_bodies import Trouble, is_refusal
 from quota_router.dialects.fields import CapOrZero
 from quota_router.dialects.json import is_given, name_or_none
 
@@ -63,24 +64,6 @@ class _Cost(msgspec.Struct):
     cost: msgspec.Raw = msgspec.Raw()
 
 
-class _State(msgspec.Struct):
-    status_code: int = 0
-
-
-class Trouble(msgspec.Struct):
-    """The ways in which a 200 says that it is an error: `error`, and what MiniMax and z.ai send (upstreams.md C.2)."""
-
-    error: msgspec.Raw = msgspec.Raw()
-    base_resp: _State | None = None
-    success: Any = None
-
-    @property
-    def is_error(self) -> bool:
-        """Whether any of them says so."""
-        refused = self.success is False or (self.base_resp is not None and self.base_resp.status_code != 0)
-        return is_given(self.error) or refused
-
-
 class Choice(msgspec.Struct):
     """One choice of an answer, or its part in a chunk."""
 
@@ -118,6 +101,7 @@ class Answered(Trouble):
 class _Body(Answered):
     data: msgspec.Raw = msgspec.Raw()
     status: Any = None
+    code: Any = None
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -139,6 +123,7 @@ def read_answer(operation: Operation, body: bytes) -> Answer:
     failed = answer.has_failed or answer.status in _FAILED_STATES
     member = getattr(answer, _ANSWER_MEMBER[operation])
     is_whole = is_given(member) if isinstance(member, msgspec.Raw) else member is not None
+    failed = failed or (not is_whole and is_refusal(answer.code))
     if not is_whole and not failed:
         raise UnreadableAnswer
     return Answer(
