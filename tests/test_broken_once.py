@@ -34,6 +34,9 @@ from quota_router.web import sink
 LATER = {"hours": 2}
 
 
+pytestmark = pytest.mark.usefixtures("database")
+
+
 @pytest.fixture
 def clock():
     return Clock()

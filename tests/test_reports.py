@@ -1,11 +1,11 @@
 """What the ledger tells, over a real ledger that the lane has written."""
 
-import sqlite3
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from database_kit import url_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_kit import NOON, Clock, admit, call, catalog, new_id, post, provider, void
@@ -32,8 +32,8 @@ TWO = catalog(providers=(provider("one"), provider("two", account="shared")))
 class Book:
     """A ledger under a moved clock, and its reports."""
 
-    def __init__(self, lane, reports, clock, of):
-        self.lane, self.reports, self.clock, self.of = lane, reports, clock, of
+    def __init__(self, lane, reports, clock, of, engines):
+        self.lane, self.reports, self.clock, self.of, self.engines = lane, reports, clock, of, engines
 
     async def hold(self, at=None, **changes):
         self.clock.now = at or self.clock.now
@@ -56,12 +56,15 @@ class Book:
 @asynccontextmanager
 async def open_book(folder, of=TWO):
     clock = Clock(LONG_AGO)
-    async with open_engines(f"sqlite+aiosqlite:///{folder}/state/ledger.db", Durability.PROCESS, clock) as engines:
+    async with open_engines(url_of(folder), Durability.PROCESS, clock) as engines:
         await upgrade(engines.write)
         async with Lane(engines.lane, engines.tenure, settle_wait_s=1) as lane:
             await lane.edit_catalog(of)
             clock.now = NOON
-            yield Book(lane, Reports(engines.read), clock, lane.catalog)
+            yield Book(lane, Reports(engines.read), clock, lane.catalog, engines)
+
+
+pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture
@@ -425,7 +428,7 @@ async def test_what_was_routed_can_be_told_again(book):
 
 async def test_a_database_that_cannot_be_read_is_said_in_our_words(tmp_path):
     async with open_book(tmp_path) as book:
-        with closing(sqlite3.connect(tmp_path / "state" / "ledger.db")) as other:
-            other.execute("ALTER TABLE calls RENAME TO gone")
+        async with book.engines.write.begin() as conn:
+            await conn.exec_driver_sql("ALTER TABLE calls RENAME TO gone")
         with pytest.raises(LedgerUnavailable, match="cannot be read"):
             await book.reports.call("x")

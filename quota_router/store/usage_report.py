@@ -4,9 +4,6 @@ What was used, by whom, and what it cost: sums over entries and holds.
 Law: cost and tokens are sums of entries, so that they equal spend; calls, attempts, failures and latencies come from the holds.
 Both are read in one transaction and counted by `held_at`. Groups by label overlap, the total does not.
 Never: sums or sorts by itself: the database does, on its own thread, and hands out one row per group.
-
-Decision 2026-11 -- labels are unfolded with SQLite's `json_each`. Look again with PostgreSQL, which has
-    `json_array_elements_text`.
 """
 
 from collections.abc import Sequence
@@ -15,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Select, Subquery, Table, case, func, literal, select, true, type_coerce
+from sqlalchemy import ColumnElement, Select, Subquery, Table, case, cast, func, literal, select, true, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quota_router.core.holds import Outcome
 from quota_router.errors import InvalidRequest, did_you_mean
+from quota_router.store.labels import unfold_labels
 from quota_router.store.tables import EPOCH, MICROSECOND, Whole, entries, holds
 
 GROUP_KEYS = ("provider", "account", "model", "caller", "label", "workflow", "stage", "day")
@@ -102,12 +100,12 @@ class _Within:
 
 async def _read(conn: AsyncConnection, keys: tuple[str, ...], within: _Within, days: "_Days") -> Groups:
     """Every group's numbers; without keys the one group of all."""
-    attempts = _unfolded(holds, keys, within, days)
+    attempts = _unfolded(holds, keys, within, days, conn.dialect.name)
     groups: Groups = {}
     for row in await conn.execute(_count_attempts(attempts, keys)):
         key, (calls, tried, failures) = tuple(row)[: len(keys)], tuple(row)[len(keys) :]
         groups[key] = {**_nothing(), "calls": calls, "attempts": tried, "failures": failures}
-    for row in await conn.execute(_sum_entries(_unfolded(entries, keys, within, days), keys)):
+    for row in await conn.execute(_sum_entries(_unfolded(entries, keys, within, days, conn.dialect.name), keys)):
         key, sums = tuple(row)[: len(keys)], tuple(row)[len(keys) :]
         groups.setdefault(key, _nothing()).update(zip(_SUMMED, sums, strict=True))
     if len(groups) > GROUPS_MAX:
@@ -127,14 +125,14 @@ def _nothing() -> dict[str, Any]:
     return {**dict.fromkeys(counts, 0), **dict.fromkeys(_QUANTILES)}
 
 
-def _unfolded(table: Table, keys: tuple[str, ...], within: _Within, days: "_Days") -> Subquery:
+def _unfolded(table: Table, keys: tuple[str, ...], within: _Within, days: "_Days", database: str) -> Subquery:
     """The rows asked for, with one column per key; grouped by label, a row stands once for each of its labels."""
     source: Any = table
     columns: dict[str, ColumnElement[Any]] = dict(table.c)
     if "label" in keys:
-        names = func.json_each(table.c.labels).table_valued("value", name="names")
+        names, label = unfold_labels(table, database)
         source = table.outerjoin(names, true())
-        columns = {**columns, "label": names.c.value}
+        columns = {**columns, "label": label}
     if "day" in keys:
         columns = {**columns, "day": days.of(table)}
     numbers = [column for column in table.c if column.name not in keys]
@@ -164,7 +162,8 @@ def _sum_entries(rows: Subquery, keys: tuple[str, ...]) -> Select[Any]:
         # An entry without a price is one.
         case((c.cost_nusd.is_(None), 1), else_=0),
     )
-    return _bounded(select(*by, *(func.coalesce(func.sum(column), 0) for column in summed)), by)
+    # A server sums whole numbers into decimals.
+    return _bounded(select(*by, *(cast(func.coalesce(func.sum(column), 0), Whole) for column in summed)), by)
 
 
 def _rank_latencies(rows: Subquery, keys: tuple[str, ...]) -> Select[Any]:
