@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 from daemon_kit import AUTH, get, open_here, provider_toml
+from ledger_kit import ForgetCooldowns
 from yarl import URL
 
 from quota_router.daemon import Daemon
@@ -98,7 +99,7 @@ class Between:
     def forget(self) -> None:
         """As if nobody had called: no steps, no requests, no cooldowns."""
         self.sim.reset()
-        self.daemon.lane.state.cooldowns.clear()
+        self.daemon.lane.leave(ForgetCooldowns())
 
 
 @asynccontextmanager

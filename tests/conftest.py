@@ -4,9 +4,13 @@ import database_kit
 import pytest
 
 
-@pytest.fixture(params=database_kit.DATABASES)
-def database(request):
-    """Run the test on each database that a ledger may lie in."""
+def _on_each_database(request):
     database_kit.use(request.param)
     yield request.param
     database_kit.use(database_kit.SQLITE)
+
+
+database = pytest.fixture(params=database_kit.DATABASES, name="database")(_on_each_database)
+"""Run the test on each database that a ledger may lie in."""
+module_database = pytest.fixture(scope="module", params=database_kit.DATABASES, name="module_database")(_on_each_database)
+"""Likewise, for a daemon that serves all tests of a module."""

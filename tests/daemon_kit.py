@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from database_kit import url_of
 
 from quota_router import config
 from quota_router.daemon import Daemon, open_daemon
@@ -36,8 +37,7 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 def write_config(folder: Path, catalog: str, server: str = "") -> Path:
     """Write a file whose ledger lies in *folder*."""
     path = folder / "quota-router.toml"
-    ledger = folder / "state" / "ledger.db"
-    path.write_text(f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "sqlite+aiosqlite:///{ledger}"\n{server}\n{catalog}')
+    path.write_text(f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(folder)}"\n{server}\n{catalog}')
     return path
 
 

@@ -13,15 +13,20 @@ from quota_router.core.calls import Call, CallFacts, Operation
 from quota_router.core.catalog import Attachment, Caller, Catalog, Family, Model, Provider
 from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import estimate
+from quota_router.core.health import Cooldown
 from quota_router.core.holds import Event, Outcome, Settlement
 from quota_router.core.ids import uuid7
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit, subjects_of
 from quota_router.core.pricing import PriceTable, Rates
 from quota_router.core.usage import Usage
+from quota_router.store.booking import cooldown_row
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admit
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
+from quota_router.store.rows import EndedCooldown
+from quota_router.store.state import State
+from quota_router.store.tenure import Job
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PRICE = PriceTable(tiers=((0, Rates(input_pusd=1_000_000, output_pusd=2_000_000)),))
@@ -124,6 +129,26 @@ def post(input_tokens: int = 50, output_tokens: int = 5, **changes: object) -> S
 
 def void() -> Settlement:
     return Settlement(event=Event.VOID, outcome=Outcome.CANCELLED, fingerprint="void")
+
+
+class SetCooldowns(Job[None]):
+    """Let rungs cool, whatever happened to them."""
+
+    cooldowns: tuple[Cooldown, ...]
+
+    def run(self, state: State, now: datetime) -> None:
+        for cooldown in self.cooldowns:
+            state.cooldowns[cooldown.provider, cooldown.model] = cooldown
+            state.write(cooldown_row(cooldown, now))
+
+
+class ForgetCooldowns(Job[None]):
+    """As if no rung had ever failed."""
+
+    def run(self, state: State, now: datetime) -> None:  # noqa: ARG002 -- a job's shape
+        for provider, model in list(state.cooldowns):
+            del state.cooldowns[provider, model]
+            state.write(EndedCooldown(of_provider=provider, of_model=model))
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from database_kit import url_of
 from ledger_kit import Clock
 from yarl import URL
 
@@ -61,10 +62,8 @@ class Plane:
 async def open_plane(folder: Path, catalog: str, clock: Clock, environ: dict[str, str] | None = None) -> AsyncIterator[Plane]:
     """Serve *catalog*, a file without its `[server]`; the callers are added."""
     file = folder / "quota-router.toml"
-    database = (
-        f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "sqlite+aiosqlite:///{folder}/state/ledger.db"\ndurability = "process"\n'
-    )
-    file.write_text(database + catalog + CALLERS)
+    server = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(folder)}"\ndurability = "process"\n'
+    file.write_text(server + catalog + CALLERS)
     variables = {"QUOTA_ROUTER_ADMIN_TOKEN": ADMIN_TOKEN, "XDG_STATE_HOME": str(folder), **(environ or {})}
     async with (
         open_daemon(config.load(file, variables), variables, clock=clock) as daemon,

@@ -85,7 +85,7 @@ class House:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory):
+async def shared(tmp_path_factory, module_database):
     folder = tmp_path_factory.mktemp("budgets")
     async with AsyncExitStack() as stack:
         sim = await stack.enter_async_context(Simulator([Account(key=name) for name in PROVIDERS]))

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
-from ledger_kit import NOON, Clock
+from ledger_kit import NOON, Clock, SetCooldowns
 from plane_kit import ADMIN_TOKEN, CALLERS, TOKENS, open_plane
 
 from quota_router.core.health import Cooldown, CooldownSource, FailureKind
@@ -66,7 +66,7 @@ def clock():
 
 
 @pytest.fixture
-async def plane(tmp_path, clock):
+async def plane(tmp_path, clock, database):
     async with open_plane(tmp_path, CATALOG, clock, KEYS) as plane:
         yield plane
 
@@ -177,9 +177,8 @@ async def test_a_cooldown_shows_as_what_lies_behind_it_while_it_lasts(plane, clo
     """
     One of a whole provider shows everywhere, one of a rung only there.
     """
-    state = plane.daemon.lane.state
-    for provider, model in (("two", ""), ("one", "lab/m")):
-        state.cooldowns[provider, model] = Cooldown(
+    cooling = [
+        Cooldown(
             provider=provider,
             model=model,
             until=NOON + timedelta(seconds=30),
@@ -187,6 +186,9 @@ async def test_a_cooldown_shows_as_what_lies_behind_it_while_it_lasts(plane, clo
             cause=cause,
             failures=failures,
         )
+        for provider, model in (("two", ""), ("one", "lab/m"))
+    ]
+    await plane.daemon.lane.run(SetCooldowns(cooldowns=tuple(cooling)))
     assert [item["status"] for item in (await read(plane, "providers"))["items"]] == ["ok", word]
     model = await read(plane, "models/lab%2Fm")
     assert ([rung["status"] for rung in model["attachments"]], model["usable"]) == ([word, word], False)
@@ -217,7 +219,7 @@ async def test_what_is_switched_off_says_so(tmp_path, clock, line, word):
 
 async def test_a_credential_is_looked_up_once_for_all_rungs_that_share_it(plane):
     asked = []
-    survey = Survey(state=plane.daemon.lane.state, now=NOON, has_credential=lambda ref: bool(asked.append(ref)))
+    survey = Survey(state=await plane.daemon.lane.snapshot(), now=NOON, has_credential=lambda ref: bool(asked.append(ref)))
     provider = plane.daemon.lane.catalog.providers["one"]
     assert [survey.holds_credential(provider) for _ in range(3)] == [False] * 3
     assert asked == ["env:ONE_KEY"]

@@ -74,7 +74,7 @@ def clock():
 
 
 @pytest.fixture
-async def plane(tmp_path, clock):
+async def plane(tmp_path, clock, database):
     async with open_plane(tmp_path, CATALOG, clock, KEYS) as plane:
         yield plane
 
@@ -138,7 +138,7 @@ async def test_a_decision_names_the_rung_the_hold_and_every_reason(plane):
             for provider, model, status in (("one", "m", "chosen"), ("two", "claude", "eligible"))
         ],
     }
-    held = plane.daemon.lane.state.holds[hold_id].hold
+    held = (await plane.daemon.lane.snapshot()).holds[hold_id].hold
     assert (held.call_id, held.caller, held.labels, held.workflow, held.stage) == (call_id, "ci", ("a", "b"), "w", "s")
 
 

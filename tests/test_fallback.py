@@ -22,7 +22,7 @@ SECOND = {"chat": "chat-2", "responses": "chat-2", "messages": "messages-2"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory):
+async def shared(tmp_path_factory, module_database):
     async with open_between(tmp_path_factory.mktemp("fallback")) as between:
         yield between
 
@@ -340,7 +340,7 @@ async def test_a_caller_who_leaves_in_mid_stream_is_settled_and_nothing_stays_he
     async with between.post("/v1/chat/completions", body) as answer:
         call_id = answer.headers["x-quota-router-call"]
         assert await answer.content.readany()
-        (held,) = between.daemon.lane.state.holds
+        (held,) = (await between.daemon.lane.snapshot()).holds
         answer.close()
     await between.settled()
     (limit,) = (await get(between.daemon.url, "/api/v1/limits"))["items"]

@@ -76,7 +76,7 @@ class House:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(tmp_path_factory):
+async def house(tmp_path_factory, module_database):
     async with AsyncExitStack() as stack:
         sim = await stack.enter_async_context(Simulator())
         catalog = (

@@ -203,7 +203,7 @@ def _learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> N
         cooldown = cool(failure, provider=hold.provider, model=hold.model, before=before, now=now)
         if cooldown is not None:
             state.cooldowns[cooldown.provider, cooldown.model] = cooldown
-            state.write(_cooldown_row(cooldown, now))
+            state.write(cooldown_row(cooldown, now))
     elif settlement.outcome is Outcome.OK:
         for key in ((hold.provider, hold.model), (hold.provider, "")):
             ended = state.cooldowns.get(key)
@@ -216,7 +216,7 @@ def _learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> N
         state.teach(key, state.learned.get(key, Learned()).add(settlement.body_bytes, usage))
 
 
-def _cooldown_row(cooldown: Cooldown, now: datetime) -> SetCooldown:
+def cooldown_row(cooldown: Cooldown, now: datetime) -> SetCooldown:
     """Lay a cooldown out as its row."""
     return SetCooldown(
         provider=cooldown.provider,
