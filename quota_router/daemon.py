@@ -13,7 +13,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from quota_router.core.desired import build_catalog
 from quota_router.core.ids import uuid7
 from quota_router.core.networks import refuse_new_networks
 from quota_router.core.secrets import Secret
+from quota_router.crashpoints import CrashPoint, reach
 from quota_router.decisions import Decisions
 from quota_router.errors import ClockBehind, ConfigError, LedgerError
 from quota_router.ladder import Ladders
@@ -35,12 +36,12 @@ from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
-from quota_router.store.ledger import Sweep
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
-from quota_router.upkeep import sweep
+from quota_router.store.spill import claim_spill
+from quota_router.upkeep import reconcile, sweep
 from quota_router.upstream import Upstream
 from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
@@ -158,10 +159,15 @@ async def open_daemon(
         engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability), clock))
         clock = clock or utc_now
         await upgrade(engines.write)
-        lane = await stack.enter_async_context(Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s))
+        spill = stack.enter_context(closing(claim_spill(engines.spill_folder or settings.state_dir)))
+        lane = await stack.enter_async_context(
+            Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s, spill=spill)
+        )
         check_clock(lane, clock(), accept=accept_clock)
         log_changes(await lane.edit_catalog(desired))
-        orphans = await lane.run(Sweep(orphans=True))
+        reach(CrashPoint.BEFORE_RECONCILE)
+        orphans = await reconcile(lane)
+        reach(CrashPoint.AFTER_RECONCILE)
         if orphans:
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
         upstream = await stack.enter_async_context(Upstream())

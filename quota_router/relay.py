@@ -21,6 +21,7 @@ from quota_router.core.holds import Outcome, Settlement
 from quota_router.core.pricing import format_usd
 from quota_router.core.vendors import VENDORS
 from quota_router.core.verdict import skipped_header
+from quota_router.crashpoints import CrashPoint, reach
 from quota_router.dialects import Event, EventKind, StreamReader, UnreadableAnswer, dialect_of
 from quota_router.errors import CallerGone, DeadlinePassed, UpstreamCut, UpstreamError, UpstreamUnavailable
 from quota_router.store.lane import Lane
@@ -82,6 +83,7 @@ class Relay:
             DeadlinePassed: the caller's own time ran out before anything was sent.
         """
         attempt.mark_first_byte()
+        reach(CrashPoint.AFTER_HEAD)
         is_stream = answer.headers.get("Content-Type", "").lower().startswith("text/event-stream")
         try:
             if answer.status != HTTPStatus.OK:
@@ -96,7 +98,7 @@ class Relay:
     async def settle(self, attempt: Attempt, settlement: Settlement) -> None:
         """Hand the settlement to the lane and wait until it is durable."""
         attempt.is_settled = True
-        await self.lane.run(Settle(hold_id=attempt.hold.id, settlement=settlement), settles=True)
+        await self.lane.settle(Settle(hold_id=attempt.hold.id, settlement=settlement))
 
     async def stop_if_late(self, attempt: Attempt, settlement: Settlement, *, cause: str | None = None) -> None:
         """
@@ -206,6 +208,7 @@ class Relay:
                 if not sink.is_started:
                     sink.start(answer.status, _head(attempt, answer))
                 await sink.write(bytes(ready))
+                reach(CrashPoint.AFTER_FIRST_WRITE)
                 ready.clear()
             if error is not None or reader.is_complete:
                 last[:0] = ready
@@ -275,6 +278,7 @@ async def _finish(sink: Sink, data: bytes) -> None:
     """End the answer. A caller who left meanwhile changes nothing: his call is posted."""
     with contextlib.suppress(CallerGone):
         await sink.finish(data)
+    reach(CrashPoint.AFTER_LAST_BYTE)
 
 
 def _head(attempt: Attempt, answer: UpstreamAnswer) -> dict[str, str]:

@@ -29,6 +29,7 @@ from quota_router.core.decision import NoneUsable
 from quota_router.core.health import Failure
 from quota_router.core.holds import Event, Outcome, Settlement
 from quota_router.core.verdict import say_none_usable
+from quota_router.crashpoints import CrashPoint, reach
 from quota_router.dialects import dialect_of
 from quota_router.errors import AddressRefused, CallerGone, InvalidRequest, QuotaRouterError, ShuttingDown, UpstreamUnavailable
 from quota_router.ladder import Ladder, Ladders
@@ -130,7 +131,7 @@ class Router:
             ttl_s=self.bounds.max_call_s + self.bounds.settle_wait_s,
             after=setback,
         )
-        answer = self.lane.submit(job, settles=after is not None, unclaimed=self._give_back)
+        answer = self.lane.submit(job, settles=after is not None, spills=after is not None, unclaimed=self._give_back)
         try:
             admitted = await answer
         except asyncio.CancelledError:
@@ -153,7 +154,7 @@ class Router:
         """Void a hold that became durable after its call was cancelled: nothing was sent on it."""
         if isinstance(admitted, Admission):
             void = Settlement(event=Event.VOID, outcome=Outcome.CANCELLED)
-            self.lane.leave(Settle(hold_id=admitted.hold.id, settlement=void))
+            _ = self.lane.settle(Settle(hold_id=admitted.hold.id, settlement=void))
 
     # --- attempt ------------------------------------------------------------------------------------------------------------
 
@@ -182,6 +183,7 @@ class Router:
             gap_timeout_s=self.bounds.gap_timeout_s,
             total_timeout_s=self._time_left_s(call),
         )
+        reach(CrashPoint.BEFORE_SEND)
         try:
             return await self.upstream.send(request, attempt.hold.id)
         except AddressRefused as refused:
@@ -215,7 +217,7 @@ class Router:
             # From here on it must succeed: the lane owns the settlement, whatever becomes of this task.
             attempt.is_settled = True
             settle = Settle(hold_id=attempt.hold.id, settlement=attempt.guess(Outcome.CANCELLED))
-            durable = self.lane.submit(settle, settles=True)
+            durable = self.lane.settle(settle)
         if not self._is_cutting or task is None:
             raise asyncio.CancelledError
         task.uncancel()

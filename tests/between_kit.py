@@ -99,7 +99,7 @@ class Between:
     def forget(self) -> None:
         """As if nobody had called: no steps, no requests, no cooldowns."""
         self.sim.reset()
-        self.daemon.lane.leave(ForgetCooldowns())
+        _ = self.daemon.lane.submit(ForgetCooldowns())
 
 
 @asynccontextmanager

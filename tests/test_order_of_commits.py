@@ -4,6 +4,7 @@ What is durable when: a hold before the first byte leaves for an upstream, a pos
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -20,6 +21,7 @@ from daemon_kit import open_here, provider_toml
 from quota_router.daemon import Daemon
 from quota_router.errors import ShuttingDown
 from quota_router.store.ledger import Sweep
+from quota_router.store.spill import Spill
 
 BOUND_S = 5
 FIRST_EVENTS = {
@@ -53,6 +55,9 @@ class Ledger:
 
     def entries(self, call_id: str) -> int:
         return len(self.read("SELECT 1 FROM entries WHERE call_id = ?", call_id))
+
+    def write(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, isolation_level=None)
 
     def lock(self) -> sqlite3.Connection:
         """Keep everybody else from writing until it is closed."""
@@ -293,17 +298,47 @@ async def test_a_call_cancelled_after_it_was_sent_is_booked_for_what_was_seen(ho
     await house.upstream.left.wait()
 
 
+FULL = "CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+
+
 @deliveries
 @dialects
-async def test_a_post_that_cannot_be_written_in_time_ends_the_answer_with_an_error(house, dialect, stream):
+async def test_a_post_that_the_database_cannot_take_is_spilled_and_booked_once_it_can(house, dialect, stream):
+    """
+    A line in the spill file counts as the post: the caller gets the whole answer, the ledger its money a little later.
+    """
+    house.upstream.pieces = answered(dialect, stream=stream)
+    with closing(house.ledger.write()) as conn:
+        conn.execute(FULL)
+    told = await house.ask(dialect, stream=stream)
+    assert (told.status, told.body.endswith(LAST_EVENTS[dialect])) == (200, stream)
+    assert house.ledger.holds() == [("held", None)]
+    with closing(house.ledger.write()) as conn:
+        conn.execute("DROP TRIGGER full")
+    await house.until(lambda: house.daemon.lane.trouble is None)
+    assert await house.settled() == [("posted", "ok")]
+    assert not house.daemon.lane._spill
+
+
+@deliveries
+@dialects
+async def test_a_post_that_can_be_kept_nowhere_ends_the_answer_with_an_error(house, dialect, stream):
     """
     The caller may have read the words, but never their end: what is not booked was not delivered.
     """
     house.upstream.pieces = answered(dialect, stream=stream)
-    with closing(sqlite3.connect(house.ledger.path, isolation_level=None)) as conn:
-        conn.execute("CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    break_off(house.daemon.lane._spill)
+    with closing(house.ledger.write()) as conn:
+        conn.execute(FULL)
     told = await house.ask(dialect, stream=stream)
     assert LAST_EVENTS[dialect] not in told.body
     error = json.loads(told.body.split(b"data: ")[-1])["error"]
     assert (told.status, error["code"]) == ((200, "ledger_unavailable") if stream else (503, "ledger_unavailable"))
     assert house.ledger.holds() == [("held", None)]
+
+
+def break_off(spill: Spill) -> None:
+    """Let the disk refuse whatever is written into it."""
+    reading = os.open(spill.path, os.O_RDONLY)
+    os.dup2(reading, spill._fd)
+    os.close(reading)

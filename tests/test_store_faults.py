@@ -45,7 +45,7 @@ async def test_a_database_that_refuses_writes_refuses_admission_and_keeps_settle
         await asyncio.to_thread(alter, tmp_path, "DROP TRIGGER full_entries", "DROP TRIGGER full_calls")
         async with asyncio.timeout(10):
             assert (await settling).state == "posted"
-        assert lane.is_writable
+        assert lane.trouble is None
         assert (await gauge(lane, clock)).posted == 1
 
 
@@ -72,4 +72,4 @@ async def test_a_database_that_cannot_be_opened_for_a_while_keeps_settlements_an
         async with asyncio.timeout(10):
             assert (await settling).state == "posted"
         assert lane.is_alive
-        assert lane.is_writable
+        assert lane.trouble is None

@@ -7,6 +7,7 @@ Never: says how: each database has a room of its own.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -34,3 +35,5 @@ class Engines:
     tenure: Tenure
     name: str
     """the ledger, as it may be shown: never a password"""
+    spill_folder: Path | None = None
+    """where its spill file lies; `None`: the ledger lies on no disk of ours"""

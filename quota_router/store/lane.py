@@ -2,7 +2,8 @@
 The lane: the only way to write.
 
 Law: it drains its queue, hands the batch to the writer's thread, and answers all when the transaction is durable: what a caller
-learns from the lane is on disk.
+learns from the lane is on disk. While the database takes no writes, admission fails closed and what was spent goes to the spill
+file; once it does again, that is booked before anything else.
 Never: lets a caller's cancellation reach the database, or begins a batch before the last is durable.
 """
 
@@ -20,9 +21,11 @@ from sqlalchemy import Connection, Engine
 
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
+from quota_router.crashpoints import CrashPoint, reach
 from quota_router.errors import LedgerBusy, LedgerUnavailable, QuotaRouterError
 from quota_router.store.catalog import Change, apply_catalog
 from quota_router.store.projection import project
+from quota_router.store.spill import Spill, Spilled
 from quota_router.store.state import State
 from quota_router.store.tenure import Job, Tenure
 from quota_router.store.writer import Edit, RolledBack, Writer
@@ -32,7 +35,11 @@ BATCH_MAX = 256
 QUEUE_MAX = 4096
 """Admissions beyond this are refused; settlements are always taken."""
 RETRY_PAUSE_S = 0.2
-"""Between two tries of a settlement while the database is down."""
+"""Between two looks at a database that takes no writes."""
+ADMIT_WAIT_S = 5.0
+"""An admission waits so long for the database; nothing was sent for it, so it is refused then."""
+CONTENDED_TRIES = 4
+"""How often a batch is tried that another daemon's transaction got into the way of."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,29 +54,42 @@ class _Ticket:
     job: Job[Any] | None
     edit: Edit[Any] | None
     answer: asyncio.Future[Any]
-    patient_until: float | None
-    """loop time; a settlement is tried again until then, an admission fails at once"""
-    unclaimed: Callable[[Any], None] | None
+    patient_until: float
+    """loop time; it waits so long while the database takes no writes"""
+    spills: bool = False
+    """what it settles may go to the spill file, which ends it"""
+    needs_answer: bool = True
+    """False: it is enough to know that what it settles is safe"""
+    unclaimed: Callable[[Any], None] | None = None
     """told the answer when nobody waits for it any more"""
 
 
 class Lane:
-    """The one writer. Open it with `async with`; what is queued when it closes is still written."""
+    """
+    The one writer. Open it with `async with`; what is queued when it closes is still written.
 
-    def __init__(self, engine: Engine, tenure: Tenure, *, settle_wait_s: float) -> None:
+    Args:
+        engine: of the write connection.
+        tenure: how the ledger is held.
+        settle_wait_s: how long a settlement waits that could not even be spilled.
+        spill: `None`: there is no spill file, settlements wait in memory.
+    """
+
+    def __init__(self, engine: Engine, tenure: Tenure, *, settle_wait_s: float, spill: Spill | None = None) -> None:
         self._writer = Writer(engine, tenure)
         self._settle_wait_s = settle_wait_s
+        self._spill = spill
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lane")
         self._queue: deque[_Ticket] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
-        self.is_writable = False
-        """whether the last batch could be written: admission depends on it, and `/readyz` says it"""
+        self.trouble: str | None = None
+        """why the database takes no writes, as a sentence; `None`: it does. Admission depends on it, and `/readyz` says it"""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        await self._in_thread(self._writer.reload)
+        await self._in_thread(self._open)
         self._task = asyncio.create_task(self._run(), name="lane")
         return self
 
@@ -103,14 +123,19 @@ class Lane:
         """Whether the writing task still runs."""
         return self._task is not None and not self._task.done()
 
-    def submit(self, job: Job[T], *, settles: bool = False, unclaimed: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+    # --- what may be asked of it --------------------------------------------------------------------------------------------
+
+    def submit(
+        self, job: Job[T], *, settles: bool = False, spills: bool = False, unclaimed: Callable[[T], None] | None = None
+    ) -> asyncio.Future[T]:
         """
         Queue *job*; no waiting, so that it can be called where a cancellation is being handled.
 
         Args:
             job: what to do. Cancelling the future that is returned leaves the job alone.
-            settles: the job books what has already happened upstream. It is taken even when the queue is full, and tried again
-                while the database is down, up to `settle_wait_s`.
+            settles: the job books what has already happened upstream. It is taken even when the queue is full, and waits up to
+                `settle_wait_s` for a database that takes no writes.
+            spills: what it settles goes to the spill file then, and the rest of it is refused.
             unclaimed: called with the durable answer if the future was cancelled meanwhile.
 
         Raises:
@@ -121,15 +146,14 @@ class Lane:
             raise LedgerUnavailable
         if not settles and len(self._queue) >= QUEUE_MAX:
             raise LedgerBusy
-        answer: asyncio.Future[T] = self._loop.create_future()
-        patient_until = self._loop.time() + self._settle_wait_s if settles else None
-        self._queue.append(_Ticket(job=job, edit=None, answer=answer, patient_until=patient_until, unclaimed=unclaimed))
-        self._wake.set()
-        return answer
+        patience_s = self._settle_wait_s if settles else ADMIT_WAIT_S
+        return self._enqueue(job=job, patience_s=patience_s, spills=spills, unclaimed=unclaimed)
 
-    def leave(self, job: Job[Any]) -> None:
-        """Queue a settlement that nobody waits for."""
-        _ = self.submit(job, settles=True)
+    def settle(self, job: Job[Any]) -> "asyncio.Future[None]":
+        """Queue a settlement of which only one thing matters: that it is safe. In the spill file it is."""
+        if not self.is_alive:
+            raise LedgerUnavailable
+        return self._enqueue(job=job, patience_s=self._settle_wait_s, spills=True, needs_answer=False)
 
     async def run(self, job: Job[T], *, settles: bool = False) -> T:
         """Queue *job* and wait for its durable answer."""
@@ -164,103 +188,162 @@ class Lane:
             self._writer.default_model = desired.default_model
             return changes
 
-        answer: asyncio.Future[list[Change]] = self._loop.create_future()
-        self._queue.append(_Ticket(job=None, edit=edit, answer=answer, patient_until=None, unclaimed=None))
+        changes: list[Change] = await self._enqueue(edit=edit, patience_s=ADMIT_WAIT_S)
+        return changes
+
+    def _enqueue(
+        self,
+        *,
+        job: Job[Any] | None = None,
+        edit: Edit[Any] | None = None,
+        patience_s: float,
+        spills: bool = False,
+        needs_answer: bool = True,
+        unclaimed: Callable[[Any], None] | None = None,
+    ) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        until = self._loop.time() + patience_s
+        self._queue.append(
+            _Ticket(
+                job=job,
+                edit=edit,
+                answer=answer,
+                patient_until=until,
+                spills=spills,
+                needs_answer=needs_answer,
+                unclaimed=unclaimed,
+            )
+        )
         self._wake.set()
-        return await answer
+        return answer
 
     # --- the loop: takes batches from the queue, and answers ----------------------------------------------------------------
 
     async def _run(self) -> None:
         """Write batch after batch; the next begins when the last is durable, without lingering."""
         while True:
-            if not self._queue:
-                if self._closing:
-                    return
+            if self._closing and not self._queue:
+                return
+            if self.trouble is not None:
+                await self._wait_for_database()
+            elif not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
-                continue
-            if self._queue[0].edit is not None:
+            elif self._queue[0].edit is not None:
                 await self._run_edit(self._queue.popleft())
-                continue
-            batch: list[_Ticket] = []
-            while self._queue and self._queue[0].edit is None and len(batch) < BATCH_MAX:
-                batch.append(self._queue.popleft())
-            await self._run_batch(batch)
+            else:
+                batch: list[_Ticket] = []
+                while self._queue and self._queue[0].edit is None and len(batch) < BATCH_MAX:
+                    batch.append(self._queue.popleft())
+                await self._run_batch(batch)
 
     async def _run_batch(self, batch: list[_Ticket]) -> None:
         try:
-            answers = await self._in_thread(self._writer.commit, [ticket.job for ticket in batch])
-        except Exception as error:  # noqa: BLE001 -- whatever broke, the batch is not written and each job gets its own try
-            await self._recover(batch, error)
+            answers = await self._commit(batch)
+        except Exception as error:  # noqa: BLE001 -- whatever broke, the batch is not written
+            await self._take_apart(batch, error)
         else:
-            self.is_writable = True
             for ticket, answer in zip(batch, answers, strict=True):
                 _give(ticket, answer)
 
-    async def _recover(self, batch: list[_Ticket], error: Exception) -> None:
+    async def _commit(self, batch: list[_Ticket]) -> list[Any]:
+        """Commit one batch, again when another daemon got in its way."""
+        jobs = [ticket.job for ticket in batch]
+        for _ in range(CONTENDED_TRIES - 1):
+            try:
+                return await self._in_thread(self._writer.commit, jobs)
+            except Exception as error:
+                if not self._writer.is_contention(error):
+                    raise
+                await self._in_thread(self._writer.forget)
+        return await self._in_thread(self._writer.commit, jobs)
+
+    async def _take_apart(self, batch: list[_Ticket], error: Exception) -> None:
         """
         Nothing, or everything, of the batch was written: read the present again, and give each job a transaction of its own.
 
-        A job whose rows are there after all finds them by its ids and answers as if nothing had happened.
+        A job whose rows are there after all finds them by its ids and answers as if nothing had happened. Once the database itself
+        fails, what is left goes back into the queue.
         """
         log.error("a batch could not be written", action="batch_failed", jobs=len(batch), error=type(error).__name__)
-        self.is_writable = False
         await self._in_thread(self._writer.disconnect)
-        for ticket in sorted(batch, key=lambda ticket: ticket.patient_until is not None):
-            _give(ticket, await self._try_alone(ticket))
-        if self._writer.state is None:
-            await self._reload_until_it_works()
-
-    async def _try_alone(self, ticket: _Ticket) -> Any:  # noqa: ANN401 -- whatever the job answers
-        """Give one job its own transaction, again and again if it is a settlement that has the time."""
-        while True:
+        waiting = deque(batch)
+        while waiting and not (is_down := self._writer.is_down(error)):
+            ticket = waiting[0]
             try:
-                (answer,) = await self._in_thread(self._writer.commit, [ticket.job])
-            except self._writer.failures as error:
+                (answer,) = await self._commit([ticket])
+            except self._writer.failures as failure:
+                error = failure
                 await self._in_thread(self._writer.disconnect)
-                if ticket.patient_until is None or self._loop.time() >= ticket.patient_until:
-                    return _caused(LedgerUnavailable(), error)
-                await self._pause()
-            except Exception as error:  # a mistake of ours in one job must not stop the lane
+                is_down = True
+                break
+            except Exception as mistake:  # of ours, in one job: it must not stop the lane
                 log.exception("a job broke", action="job_broke", job=type(ticket.job).__name__)
                 await self._in_thread(self._writer.disconnect)
-                return _caused(QuotaRouterError(), error)
-            else:
-                self.is_writable = True
-                return answer
-
-    async def _pause(self) -> None:
-        """Admission fails closed: whoever wants to spend is refused at once, whoever has spent waits."""
-        for waiting in [waiting for waiting in self._queue if waiting.patient_until is None]:
-            self._queue.remove(waiting)
-            _give(waiting, LedgerUnavailable())
-        await asyncio.sleep(RETRY_PAUSE_S)
-
-    async def _reload_until_it_works(self) -> None:
-        """Refuse whatever comes until the database can be read again; settlements wait in their queue."""
-        while self._writer.state is None:
-            try:
-                await self._in_thread(self._writer.reload)
-            except self._writer.failures:
-                await self._pause()
-        self.is_writable = True
+                answer = _caused(QuotaRouterError(), mistake)
+            waiting.popleft()
+            _give(ticket, answer)
+        if waiting and is_down:
+            self._queue.extendleft(reversed(waiting))
+            self.trouble = self._writer.describe(error)
 
     async def _run_edit(self, ticket: _Ticket) -> None:
         assert ticket.edit is not None
         try:
             answer = await self._in_thread(self._writer.edit, ticket.edit)
         except RolledBack as rolled_back:
-            _give(ticket, rolled_back.answer)
+            answer = rolled_back.answer
         except QuotaRouterError as refusal:
-            _give(ticket, refusal)
+            answer = refusal
         except Exception as error:  # an edit that broke changed nothing; its caller is told
             log.exception("an edit could not be written", action="edit_failed")
             await self._in_thread(self._writer.disconnect)
-            await self._reload_until_it_works()
-            _give(ticket, _caused(LedgerUnavailable(), error))
+            answer = _caused(LedgerUnavailable(), error)
+        _give(ticket, answer)
+
+    # --- while the database takes no writes -----------------------------------------------------------------------------------
+
+    async def _wait_for_database(self) -> None:
+        """Put what was spent where it is safe, refuse who has waited long enough, and look whether the database is back."""
+        await self._set_aside()
+        await asyncio.sleep(RETRY_PAUSE_S)
+        try:
+            await self._in_thread(self._open)
+        except self._writer.failures as error:
+            self.trouble = self._writer.describe(error)
+            await self._in_thread(self._writer.disconnect)
         else:
-            _give(ticket, answer)
+            log.warning("the ledger takes writes again", action="ledger_back")
+            self.trouble = None
+
+    async def _set_aside(self) -> None:
+        spilling = [ticket for ticket in self._queue if ticket.spills]
+        if spilling and self._spill is not None:
+            waiting = [spilled for ticket in spilling if ticket.job is not None for spilled in ticket.job.settlements]
+            try:
+                await self._in_thread(self._spill.keep, [Spilled(hold_id=hold, settlement=said) for hold, said in waiting])
+            except LedgerUnavailable as error:
+                log.warning("settlements wait in memory", action="spill_failed", settlements=len(waiting), reason=error.message)
+            else:
+                reach(CrashPoint.AFTER_SPILL)
+                log.warning("settlements were spilled", action="settlements_spilled", settlements=len(waiting))
+                for ticket in spilling:
+                    self._queue.remove(ticket)
+                    _give(ticket, LedgerUnavailable(self.trouble) if ticket.needs_answer else None)
+        now = self._loop.time()
+        for ticket in [ticket for ticket in self._queue if ticket.patient_until <= now or self._closing]:
+            self._queue.remove(ticket)
+            _give(ticket, LedgerUnavailable(self.trouble))
+
+    # --- in the thread --------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Read the present, and book what was spilled. Raises what the database raises."""
+        self._writer.reload()
+        if self._spill:
+            self._writer.replay(self._spill)
+        else:
+            self._writer.commit([_Heartbeat()])
 
     async def _in_thread(self, step: Callable[..., R], *values: Any) -> R:  # noqa: ANN401 -- handed through
         """Run one step in the lane's thread. Cancelling the lane's task would not stop it, and nobody does."""
@@ -278,6 +361,14 @@ class _Copy(Job[State]):
     def run(self, state: State, now: datetime) -> State:  # noqa: ARG002 -- a job's shape
         """Copy."""
         return state.copy()
+
+
+class _Heartbeat(Job[None]):
+    """Writes what is written already: whether it can be written is the question."""
+
+    def run(self, state: State, now: datetime) -> None:  # noqa: ARG002 -- a job's shape
+        """Write the journal's head."""
+        state.write_head()
 
 
 def _give(ticket: _Ticket, answer: Any) -> None:  # noqa: ANN401 -- whatever the job answers

@@ -75,6 +75,11 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         """Everything that would count one of its rungs."""
         return _subjects_of(self.candidates)
 
+    @property
+    def settlements(self) -> tuple[tuple[str, Settlement], ...]:
+        """The end of the attempt before."""
+        return ((self.after.hold_id, self.after.settlement),) if self.after else ()
+
     def run(self, state: State, now: datetime) -> "Admission | NoneUsable":
         """
         Decide and hold.
@@ -192,6 +197,11 @@ class Settle(Job[Booked], kw_only=True):
         """Its one hold."""
         return (self.hold_id,)
 
+    @property
+    def settlements(self) -> tuple[tuple[str, Settlement], ...]:
+        """This is all it does."""
+        return ((self.hold_id, self.settlement),)
+
     def run(self, state: State, now: datetime) -> Booked:
         """
         Resolve the hold, or answer what it was resolved to.
@@ -291,6 +301,7 @@ class Sweep(Job[int], kw_only=True):
                 state.write(EndedCooldown(of_provider=key[0], of_model=key[1]))
         state.forget_old(now)
         state.write_learned()
+        state.write_head()  # so that a ledger which stopped taking writes is found out when nobody calls
         return len(due)
 
 

@@ -82,7 +82,7 @@ async def open_sqlite(url: str, durability: Durability, clock: Callable[[], date
         for engine in (write, read):
             async with engine.connect():
                 pass
-        yield Engines(lane=lane, write=write, read=read, tenure=Sole(path, clock), name=str(path))
+        yield Engines(lane=lane, write=write, read=read, tenure=Sole(path, clock), name=str(path), spill_folder=path.parent)
     finally:
         try:
             # Readers first, so that the writer's close is the last and checkpoints; then the lock goes.

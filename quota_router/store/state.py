@@ -183,6 +183,12 @@ class State:
             self.write(Taught(model=model, provider=provider, **self.learned[model, provider].to_row()))
         self._taught.clear()
 
+    def write_head(self) -> None:
+        """Write where the journal's chain ends; once in a batch, after its last entry."""
+        head = self.head
+        row = JournalHead(name=self.journal, seq=head.seq, hash=head.hash, at=microseconds(head.at))
+        self.writes[JournalHead] = [values_of(row)]
+
     def forget_old(self, now: datetime) -> None:
         """Drop balances that no window counts any more: memory stays bounded, the rows stay."""
         # What this batch moved is still to be written: it goes with the next sweep.
@@ -214,8 +220,7 @@ class State:
             moved = MovedBalance(limit_name=name, bucket=microseconds(bucket), posted=balance.posted, held=balance.held)
             self.write(moved)
         if Entry in self.writes:
-            head = self.head
-            self.write(JournalHead(name=self.journal, seq=head.seq, hash=head.hash, at=microseconds(head.at)))
+            self.write_head()
         writes, self.writes = self.writes, {}
         self._touched.clear()
         self.resolved.clear()

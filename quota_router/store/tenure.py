@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from quota_router.core.holds import Settlement
 from quota_router.store.state import State
 
 T = TypeVar("T")
@@ -40,6 +41,11 @@ class Job(Struct, Generic[T], kw_only=True):
     def sweeps(self) -> "Sweeping":
         """Which open holds it wants to end."""
         return Sweeping.NONE
+
+    @property
+    def settlements(self) -> "tuple[tuple[str, Settlement], ...]":
+        """What it settles, by hold: this alone must not be lost when the database takes no writes."""
+        return ()
 
     @property
     def looks_at_everything(self) -> bool:

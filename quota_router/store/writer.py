@@ -16,14 +16,21 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
+from quota_router.crashpoints import CrashPoint, reach
 from quota_router.errors import ConfigError, LedgerUnavailable, QuotaRouterError
-from quota_router.store.rows import statements_for, write_rows
+from quota_router.store.ledger import Settle
+from quota_router.store.rows import Entry, NewHold, statements_for, write_rows
+from quota_router.store.spill import Spill
 from quota_router.store.state import State
 from quota_router.store.tenure import Job, Tenure
+
+CONTENTION = frozenset({"40001", "40P01", "55P03"})
+"""PostgreSQL's serialization failure, deadlock, and lock not available (its appendix A, read 2026-11-25)."""
+REPLAY_BATCH = 256
 
 R = TypeVar("R")
 Edit = Callable[[Connection, datetime], R]
@@ -79,7 +86,16 @@ class Writer:
             if state.catalog is not self.catalog:
                 self._take_catalog(state)
             answers = [_run(job, state, now) for job in jobs]
-            write_rows(conn, self._statements, state.take_writes())
+            batch = state.take_writes()
+            write_rows(conn, self._statements, batch)
+            if NewHold in batch:
+                reach(CrashPoint.BEFORE_HOLD_COMMIT)
+            if Entry in batch:
+                reach(CrashPoint.BEFORE_POST_COMMIT)
+        if NewHold in batch:
+            reach(CrashPoint.AFTER_HOLD_COMMIT)
+        if Entry in batch:
+            reach(CrashPoint.AFTER_POST_COMMIT)
         return answers
 
     def edit(self, edit: Edit[R]) -> R:
@@ -91,6 +107,44 @@ class Writer:
             answer = edit(conn, self._tenure.learn(conn, state, ()))
         self.reload()
         return answer
+
+    def replay(self, spill: Spill) -> None:
+        """Book what was spilled, and empty the file. What was booked before books nothing again."""
+        waiting = list(spill.read())
+        for start in range(0, len(waiting), REPLAY_BATCH):
+            batch = waiting[start : start + REPLAY_BATCH]
+            answers = self.commit([Settle(hold_id=spilled.hold_id, settlement=spilled.settlement) for spilled in batch])
+            for spilled, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, QuotaRouterError):
+                    log.error(
+                        "a spilled settlement cannot be booked", action="spill_refused", hold_id=spilled.hold_id, reason=answer.code
+                    )
+        reach(CrashPoint.IN_REPLAY)
+        spill.clear()
+        log.warning("spilled settlements were booked", action="spill_replayed", settlements=len(waiting))
+
+    def is_down(self, error: Exception) -> bool:
+        """Whether the database itself fails, as opposed to one job's rows."""
+        dbapi = self._engine.dialect.loaded_dbapi
+        is_about_rows = isinstance(_of_driver(error), (dbapi.IntegrityError, dbapi.DataError, dbapi.ProgrammingError))
+        return isinstance(error, self.failures) and not is_about_rows
+
+    @staticmethod
+    def is_contention(error: Exception) -> bool:
+        """Whether another daemon's transaction was in the way: tried again, it may work."""
+        return getattr(_of_driver(error), "sqlstate", None) in CONTENTION
+
+    @staticmethod
+    def describe(error: Exception) -> str:
+        """Say for the operator why the ledger takes no writes, in one line."""
+        if isinstance(error, QuotaRouterError):
+            return error.message
+        told = str(_of_driver(error)).strip().partition("\n")[0]
+        return f"The ledger's database does not take writes: {told or type(error).__name__}."
+
+    def forget(self) -> None:
+        """Let go of what a transaction that was undone has left in memory."""
+        self.state = None
 
     def disconnect(self) -> None:
         """Let go of a connection that may be broken, and of what was read through it."""
@@ -117,6 +171,11 @@ class Writer:
             with self._conn.begin():
                 self._journal = self._tenure.settle_in(self._conn)
         return self._conn
+
+
+def _of_driver(error: Exception) -> BaseException:
+    """The driver's own error, where SQLAlchemy has wrapped it."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def _run(job: Job[Any], state: State, now: datetime) -> Any:  # noqa: ANN401 -- whatever the job answers

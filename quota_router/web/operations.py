@@ -41,8 +41,11 @@ def _unready(services: Services) -> list[str]:
     reasons = []
     if services.is_draining:
         reasons.append("shutting down")
-    if not services.lane.is_alive or not services.lane.is_writable:
-        reasons.append("the ledger's database does not take writes")
+    if not services.lane.is_alive:
+        reasons.append("the ledger is closed")
+        return reasons
+    if services.lane.trouble is not None:
+        reasons.append(services.lane.trouble)
         return reasons
     if not _can_serve(services.lane.catalog, services):
         reasons.append("no enabled attachment has a credential: add a provider to the configuration, or set its key")
