@@ -53,7 +53,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> datetime | None:
         value = headers.get(name, "").strip()
         if _NUMBER.fullmatch(value) and (until := after(float(value) / per_second, now)) is not None:
             return until
-    at, sent = _date(headers.get("retry-after")), _date(headers.get("date"))
+    at, sent = http_date(headers.get("retry-after")), http_date(headers.get("date"))
     return after((at - (sent or now)).total_seconds(), now) if at is not None else None
 
 
@@ -62,7 +62,8 @@ def after(wait_s: float, now: datetime) -> datetime | None:
     return now + timedelta(seconds=wait_s) if 0 <= wait_s <= SAID_COOLDOWN_MAX_S else None
 
 
-def _date(value: str | None) -> datetime | None:
+def http_date(value: str | None) -> datetime | None:
+    """The moment that an HTTP date names, aware; `None`: absent, or no date."""
     if value is None or len(value) > _MAX_DATE_CHARS:
         return None
     try:
