@@ -29,6 +29,7 @@ Never: carries a secret, a prompt, or an upstream's own text.
             UpstreamUnavailable     no answer: the next rung may be tried
             UpstreamCut             broke after it began to answer: settle, do not retry
             UnreadableAnswer        not of the dialect; in `dialects/base`
+                UnreadablePoll      a quota endpoint's; in `dialects/vendors/answers`
         LedgerError
             LedgerBusy              503   the lane's queue is full
             LedgerUnavailable       503   the database does not take writes

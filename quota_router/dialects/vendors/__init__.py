@@ -1,17 +1,17 @@
 """
-What single vendors say in their own way, whichever family's dialect they say it in: errors, and what is left, in headers and polls.
+What single vendors say in their own way, whichever family's dialect they say it in: errors; and what is left, in headers and polls.
 
-Law: pure. What was not said stays unsaid, and what is hostile or absurd is not said. No header makes `read_headers` raise. A vendor's
-own fields and headers are read wherever they cannot be mistaken; his bare numbers only when the provider's `vendor` names him,
-because vendors contradict each other there: 1300 is a rate limit at Mistral and a policy at z.ai, 1002 a bad key at z.ai and a
-rate limit at MiniMax.
+Law: pure. What was not said stays unsaid, and what is hostile or absurd is not said. No header makes `read_headers` raise; a
+body that `read_poll` does not understand raises `UnreadablePoll` and nothing else. A vendor's own fields and headers are read
+wherever they cannot be mistaken; his bare numbers only when the provider's `vendor` names him, because vendors contradict each
+other there: 1300 is a rate limit at Mistral and a policy at z.ai, 1002 a bad key at z.ai and a rate limit at MiniMax.
+Never: opens connections, holds a credential, or poses as a vendor's own client.
 
-    values        numbers and resets in headers
-    buckets       requests and tokens per minute, as data
-    anthropic     subscriptions: unified
-    codex         subscriptions: x-codex-*
-    ietf, gateways
-    google, openrouter, aws, numbers      errors
+    values        numbers and resets in headers            polls          which request each endpoint takes
+    buckets       requests and tokens per minute, as data  answers        their JSON, read exactly
+    anthropic     subscriptions: unified                   balances, organisations, plans, subscriptions
+    codex         subscriptions: x-codex-*                 pointers       any endpoint, by JSON pointers
+    ietf, gateways                                         google, openrouter, aws, numbers: errors
 
 Headers are read on every status: a refusal may carry them too.
 """
@@ -23,14 +23,28 @@ from itertools import islice
 
 from quota_router.core.readings import Said
 from quota_router.dialects.vendors import buckets
+from quota_router.dialects.vendors.answers import UnreadablePoll
 from quota_router.dialects.vendors.anthropic import read_unified
 from quota_router.dialects.vendors.buckets import read_buckets
 from quota_router.dialects.vendors.codex import read_codex
 from quota_router.dialects.vendors.gateways import read_generic, read_litellm_budget
 from quota_router.dialects.vendors.ietf import read_ietf
+from quota_router.dialects.vendors.pointers import PointedPoll, PointedWindow
+from quota_router.dialects.vendors.polls import ENDPOINTS, Auth, CredentialKind, Poll, poll_of, read_poll
 from quota_router.dialects.vendors.values import Told
 
-__all__ = ["read_headers"]
+__all__ = [
+    "ENDPOINTS",
+    "Auth",
+    "CredentialKind",
+    "PointedPoll",
+    "PointedWindow",
+    "Poll",
+    "UnreadablePoll",
+    "poll_of",
+    "read_headers",
+    "read_poll",
+]
 
 HEADERS_MAX = 200
 """No vendor sends as many; further ones are not looked at."""
