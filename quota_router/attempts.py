@@ -8,9 +8,11 @@ Never: talks to the lane or to an upstream.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from quota_router.core.billing import bill, count_what_passed
+from quota_router.core.billing import BYTES_PER_TOKEN, bill, count_what_passed
 from quota_router.core.calls import Call, Operation
+from quota_router.core.catalog import Billing
 from quota_router.core.decision import Candidate, Rung
+from quota_router.core.estimates import Estimate
 from quota_router.core.health import Failure, broken
 from quota_router.core.holds import Event, Hold, Outcome, Settlement
 from quota_router.core.usage import Quality, Usage
@@ -121,6 +123,19 @@ class Attempt:
     def unanswered(self, cause: str, *, dispatched: bool) -> Failed:
         """No answer, or none that can be read: what was sent may have been charged, what was not cannot."""
         return self.failed(broken(cause), may_have_cost=dispatched)
+
+    def grown(self) -> Estimate | None:
+        """
+        What this attempt will likely use, now that more of its answer was seen than was held for it; `None`: what is held suffices.
+
+        It is half again what was seen, so that a long answer is not held anew with every word.
+        """
+        seen_tokens = -(-self.reader.output_bytes // BYTES_PER_TOKEN) if self.reader is not None else 0
+        held = self.hold.estimate
+        if seen_tokens <= held.likely.output_tokens:
+            return None
+        price = None if self.candidate.provider.billing is Billing.FLAT else self.candidate.price
+        return held.with_output(seen_tokens * 3 // 2, price)
 
     def _since_ms(self) -> int:
         return round((self.time() - self.started) * 1000)

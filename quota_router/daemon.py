@@ -7,12 +7,14 @@ Never: handles a call.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,35 +32,34 @@ from quota_router.core.networks import refuse_new_networks
 from quota_router.core.secrets import Secret
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.decisions import Decisions
-from quota_router.errors import ClockBehind, ConfigError, LedgerError
+from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUnavailable, ShuttingDown
 from quota_router.ladder import Ladders
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
 from quota_router.store.migrate import upgrade
-from quota_router.store.open import Durability, open_engines
+from quota_router.store.open import Durability, Engines, open_engines
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
 from quota_router.store.spill import claim_spill
-from quota_router.upkeep import reconcile, sweep
+from quota_router.upkeep import follow_edits, reconcile, sweep
 from quota_router.upstream import Upstream
 from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
+from quota_router.web.listening import answering, bind, close, waiting_room
 from quota_router.web.routes import Services
 
 SENT_FILE = "the file that was sent"
 """What a catalog that came over HTTP is called in errors."""
 CLOCK_TOLERANCE = timedelta(hours=1)
-KEEP_ALIVE_S = 15
-"""Slow or partial request headers are cut after this, too."""
 GC_THRESHOLD = 20_000
 """Objects made before the collector looks for cycles: the default of 700 has it walk every running call many times over."""
 ID_RANDOM_BYTES = 10
 IDS_PER_FETCH = 64
 NS_PER_MS = 1_000_000
-CLOSE_S = 1
-"""What aiohttp may take to close connections once no call runs any more."""
+START_PAUSE_S = 1.0
+"""Between two tries to reach a ledger's server that was not there at start."""
 
 log = structlog.get_logger()
 
@@ -86,22 +87,29 @@ class Ids:
         return uuid7(time.time_ns() // NS_PER_MS, drawn)
 
 
+@dataclass(slots=True)
+class Signals:
+    """What the operator said: `stop` with the first SIGTERM or SIGINT, `hurry` with the second: settle at once."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self) -> None:
+        """One more signal."""
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+
 @dataclass(slots=True, kw_only=True)
 class Daemon:
-    """A running daemon. `hurry` is set by a second signal: settle at once instead of draining."""
+    """A running daemon."""
 
     services: Services
     router: Router
     lane: Lane
-    site: web.TCPSite
+    sites: list[web.SockSite]
     url: str
     settings: config.ServerSettings
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def on_signal(self) -> None:
-        """First SIGTERM or SIGINT: drain. Second: settle at once."""
-        (self.hurry if self.stop.is_set() else self.stop).set()
+    signals: Signals
 
     async def drain(self) -> None:
         """
@@ -110,8 +118,9 @@ class Daemon:
         The ledger is closed by whoever opened it, after this.
         """
         self.services.is_draining = True
-        await self.site.stop()
-        idle, hurry = asyncio.create_task(self.router.wait_idle()), asyncio.create_task(self.hurry.wait())
+        for site in self.sites:
+            await site.stop()
+        idle, hurry = asyncio.create_task(self.router.wait_idle()), asyncio.create_task(self.signals.hurry.wait())
         log.info("draining", action="draining", calls=self.router.running, drain_s=self.settings.drain_s)
         await asyncio.wait({idle, hurry}, timeout=self.settings.drain_s, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -130,6 +139,7 @@ async def open_daemon(
     listen: str | None = None,
     accept_clock: bool = False,
     clock: Callable[[], datetime] | None = None,
+    signals: Signals | None = None,
 ) -> AsyncIterator[Daemon]:
     """
     Start everything, and close it again.
@@ -140,8 +150,10 @@ async def open_daemon(
         listen: `HOST:PORT` instead of the settings'; port 0 takes any free one.
         accept_clock: start although the clock is far behind the last entry.
         clock: gives aware UTC; `None`: this machine's for calls, and for the ledger that of its database.
+        signals: what the operator may say meanwhile.
 
     Raises:
+        OSError: the address cannot be had; nothing was touched. ShuttingDown: *signals* said so before the ledger was reached.
         ConfigError: the catalog contradicts itself. LedgerLocked, SchemaNewer, ClockBehind: the ledger refuses.
     """
     settings = loaded.settings
@@ -155,9 +167,16 @@ async def open_daemon(
         secret = credentials.resolve(reference)
         return None if secret == admin_token else secret
 
+    host, port = split_listen(listen or settings.listen)
+    signals = signals or Signals()
     async with AsyncExitStack() as stack:
+        sockets = bind(host, port)
+        stack.callback(close, sockets)
+        bound_port = sockets[0].getsockname()[1]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{bound_port}"
         engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability), clock))
         clock = clock or utc_now
+        await _reach(engines, sockets, ids, signals)
         await upgrade(engines.write)
         spill = stack.enter_context(closing(claim_spill(engines.spill_folder or settings.state_dir)))
         lane = await stack.enter_async_context(
@@ -205,21 +224,41 @@ async def open_daemon(
             reload=reload,
             apply_text=apply_text,
         )
-        host, port = split_listen(listen or settings.listen)
         app = build_app(services, Authenticator(admin_token), (host, *settings.allowed_hosts))
-        runner, site = await _listen(stack, app, host, port)
-        bound_port = runner.addresses[0][1]
-        upstream.own_addresses = frozenset({(address[0], address[1]) for address in runner.addresses})
-        sweeper = asyncio.create_task(sweep(lane, settings.sweep_s), name="sweep")
-        stack.push_async_callback(_end, sweeper)
-        yield Daemon(
-            services=services,
-            router=router,
-            lane=lane,
-            site=site,
-            url=f"http://{f'[{host}]' if ':' in host else host}:{bound_port}",
-            settings=settings,
-        )
+        sites = await stack.enter_async_context(answering(app, sockets))
+        upstream.own_addresses = frozenset({listening.getsockname()[:2] for listening in sockets})
+        close(sockets)  # they are answered at through copies now, which a stop closes
+        beside = {"sweep": sweep(lane, router, settings.sweep_s)}
+        if engines.edits is not None:
+            beside["follow_edits"] = follow_edits(lane, engines.edits)
+        for name, loop in beside.items():
+            stack.push_async_callback(_end, asyncio.create_task(loop, name=name))
+        yield Daemon(services=services, router=router, lane=lane, sites=sites, url=url, settings=settings, signals=signals)
+
+
+async def _reach(engines: Engines, sockets: Sequence[socket.socket], new_id: Callable[[], str], signals: Signals) -> None:
+    """
+    Wait until the ledger can be reached. A server may start after us: meanwhile whoever asks is told what is waited for.
+
+    Raises:
+        LedgerUnavailable: it is a file that cannot be opened. ShuttingDown: we were told to stop.
+    """
+    try:
+        return await engines.reach()
+    except LedgerUnavailable as error:
+        if engines.spill_folder is not None:
+            raise
+        why = error.message
+    log.warning("waiting for the ledger's server", action="ledger_awaited", reason=why)
+    async with answering(waiting_room(lambda: why, new_id), sockets):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(signals.stop.wait(), START_PAUSE_S)
+                raise ShuttingDown
+            try:
+                return await engines.reach()
+            except LedgerUnavailable as error:
+                why = error.message
 
 
 async def run(
@@ -231,31 +270,34 @@ async def run(
     say: Callable[[str], None],
 ) -> None:
     """Serve until a signal says stop; then drain and close. *say* is told the URL once we listen."""
-    loop = asyncio.get_running_loop()
-    async with open_daemon(loaded, environ, listen=listen, accept_clock=accept_clock) as daemon:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.on_signal)
-        reloads: set[asyncio.Task[None]] = set()
+    loop, signals = asyncio.get_running_loop(), Signals()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.take)
+    with contextlib.suppress(ShuttingDown):  # we were told to stop before there was anything to drain
+        async with open_daemon(loaded, environ, listen=listen, accept_clock=accept_clock, signals=signals) as daemon:
+            await _serve(daemon, loaded, say)
 
-        def on_hup() -> None:
-            task = asyncio.create_task(_reload(daemon), name="reload")
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
 
-        loop.add_signal_handler(signal.SIGHUP, on_hup)
-        # What start-up made lives as long as the daemon: the collector need not walk it at every call.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-        if loaded.path is None:
-            log.warning(
-                "no configuration file was found here: nothing is configured; name one with --config FILE", action="no_file"
-            )
-        else:
-            log.info("the configuration was applied", action="config_applied", file=str(loaded.path.absolute()))
-        say(daemon.url)
-        await daemon.stop.wait()
-        await daemon.drain()
+async def _serve(daemon: Daemon, loaded: config.Loaded, say: Callable[[str], None]) -> None:
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hup() -> None:
+        task = asyncio.create_task(_reload(daemon), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hup)
+    # What start-up made lives as long as the daemon: the collector need not walk it at every call.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+    if loaded.path is None:
+        log.warning("no configuration file was found here: nothing is configured; name one with --config FILE", action="no_file")
+    else:
+        log.info("the configuration was applied", action="config_applied", file=str(loaded.path.absolute()))
+    say(daemon.url)
+    await daemon.signals.stop.wait()
+    await daemon.drain()
 
 
 async def _reload(daemon: Daemon) -> None:
@@ -264,22 +306,6 @@ async def _reload(daemon: Daemon) -> None:
         log_changes(await daemon.services.reload(False, False))  # noqa: FBT003 -- neither dry nor pruning
     except (ConfigError, LedgerError) as error:
         log.warning("the file was not applied", action="reload_failed", reason=error.message)
-
-
-async def _listen(stack: AsyncExitStack, app: web.Application, host: str, port: int) -> tuple[web.AppRunner, web.TCPSite]:
-    """Take calls, until the stack is left. A caller who hangs up does not cancel his handler: the router settles first."""
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=KEEP_ALIVE_S,
-        shutdown_timeout=CLOSE_S,
-        handler_cancellation=False,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    return runner, site
 
 
 async def _end(task: asyncio.Task[None]) -> None:

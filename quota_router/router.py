@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from msgspec.structs import replace
@@ -35,10 +35,20 @@ from quota_router.errors import AddressRefused, CallerGone, InvalidRequest, Quot
 from quota_router.ladder import Ladder, Ladders
 from quota_router.relay import Bounds, Relay, Sink
 from quota_router.store.lane import Lane
-from quota_router.store.ledger import Admission, Admit, Setback, Settle
+from quota_router.store.ledger import Admission, Admit, Renew, Setback, Settle
 from quota_router.upstream import Upstream, UpstreamAnswer, UpstreamRequest
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Running:
+    """A call under way: the task that serves it, and its attempt of the moment."""
+
+    task: "asyncio.Task[None] | None"
+    ends_at: float
+    """loop time"""
+    attempt: Attempt | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +64,8 @@ class Router:
     new_id: Callable[[], str]
     time: Callable[[], float]
     """the loop's clock, s; for how long things take"""
-    _running: dict[str, "asyncio.Task[None] | None"] = field(default_factory=dict)
+    _running: dict[str, "_Running"] = field(default_factory=dict)
+    """by call"""
     _is_cutting: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -67,17 +78,17 @@ class Router:
         """
         ladder = self.ladders.climb(call, self.lane.catalog, self.lane.learned, self.clock())
         attempt: Attempt | None = None
-        self._running[call.id] = asyncio.current_task()
+        running = self._running[call.id] = _Running(asyncio.current_task(), self.time() + self.bounds.max_call_s)
         self._idle.clear()
         try:
-            attempt = await self._hold(call, ladder)
+            attempt = running.attempt = await self._hold(call, ladder)
             while True:
                 try:
-                    answer = await self._send(attempt)
+                    answer = await self._send(attempt, running.ends_at)
                     return await self.relay.relay(attempt, answer, sink)
                 except Failed as failed:
                     ladder = _marked_tried(ladder, attempt, failed.failure)
-                    attempt = await self._hold(call, ladder, after=attempt, settlement=failed.settlement)
+                    attempt = running.attempt = await self._hold(call, ladder, after=attempt, settlement=failed.settlement)
         except asyncio.CancelledError:
             await self._end_cancelled(call, attempt, sink)
         except Exception as error:
@@ -107,9 +118,22 @@ class Router:
     def cut(self) -> None:
         """End every running call now: each settles what it has seen, and its caller is told. For the end of a shutdown."""
         self._is_cutting = True
-        for task in self._running.values():
-            if task is not None:
-                task.cancel()
+        for running in self._running.values():
+            if running.task is not None:
+                running.task.cancel()
+
+    async def renew_holds(self, within_s: float) -> None:
+        """
+        Give the holds of running calls what they need.
+
+        More time, where theirs is over in *within_s* seconds; more room, where an answer has grown beyond what was held for it.
+        """
+        soon = self.clock() + timedelta(seconds=within_s)
+        for attempt in [running.attempt for running in self._running.values() if running.attempt is not None]:
+            grown = attempt.grown()
+            if not attempt.is_settled and (grown is not None or attempt.hold.expires_at <= soon):
+                renewed = await self.lane.run(Renew(hold_id=attempt.hold.id, ttl_s=2 * within_s, estimate=grown))
+                attempt.hold = renewed or attempt.hold
 
     # --- decide and hold --------------------------------------------------------------------------------------------------
 
@@ -128,7 +152,7 @@ class Router:
             question=ladder.question,
             hold_id=self.new_id(),
             attempt=after.number + 1 if after else 1,
-            ttl_s=self.bounds.max_call_s + self.bounds.settle_wait_s,
+            ttl_s=self.bounds.max_call_s,
             after=setback,
         )
         answer = self.lane.submit(job, settles=after is not None, spills=after is not None, unclaimed=self._give_back)
@@ -158,7 +182,7 @@ class Router:
 
     # --- attempt ------------------------------------------------------------------------------------------------------------
 
-    async def _send(self, attempt: Attempt) -> UpstreamAnswer:
+    async def _send(self, attempt: Attempt, ends_at: float) -> UpstreamAnswer:
         """
         Send the call to the held rung, and wait for the head of its answer.
 
@@ -181,7 +205,7 @@ class Router:
             connect_timeout_s=self.bounds.connect_timeout_s,
             first_byte_timeout_s=self.bounds.first_byte_timeout_s,
             gap_timeout_s=self.bounds.gap_timeout_s,
-            total_timeout_s=self._time_left_s(call),
+            total_timeout_s=self._time_left_s(call, ends_at),
         )
         reach(CrashPoint.BEFORE_SEND)
         try:
@@ -196,11 +220,12 @@ class Router:
             await self.relay.stop_if_late(attempt, ending, cause=gone.cause)
             raise attempt.unanswered(gone.cause, dispatched=gone.dispatched) from gone
 
-    def _time_left_s(self, call: Call) -> float:
-        """Return how long an attempt may take: `max_call_s`, or what is left of the caller's own time."""
-        if call.deadline is None:
-            return self.bounds.max_call_s
-        return max(0.001, min(self.bounds.max_call_s, (call.deadline - self.clock()).total_seconds()))
+    def _time_left_s(self, call: Call, ends_at: float) -> float:
+        """Return how long an attempt may take: what is left of `max_call_s`, or of the caller's own time."""
+        left_s = ends_at - self.time()
+        if call.deadline is not None:
+            left_s = min(left_s, (call.deadline - self.clock()).total_seconds())
+        return max(0.001, left_s)
 
     # --- the end of a cancelled call ----------------------------------------------------------------------------------------
 

@@ -5,12 +5,17 @@ Law: each loop has a name, and ends only when its owner cancels it: a failure is
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
 from quota_router.errors import QuotaRouterError
+from quota_router.router import Router
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Sweep
+
+LISTEN_PAUSE_S = 5.0
+"""Before we listen again on a server that has hung up."""
 
 log = structlog.get_logger()
 
@@ -28,11 +33,23 @@ async def reconcile(lane: Lane) -> int:
     return expired
 
 
-async def sweep(lane: Lane, every_s: float) -> None:
-    """Expire holds past their time and forget ended cooldowns, every *every_s* seconds, for ever."""
+async def follow_edits(lane: Lane, edits: Callable[[], AsyncIterator[None]]) -> None:
+    """Look at the catalog whenever another daemon may have edited it, for ever."""
+    while True:
+        try:
+            async for _ in edits():
+                await lane.refresh()
+        except QuotaRouterError as error:
+            log.warning("edits by others are seen with the next call only", action="edits_unheard", error=error.code)
+        await asyncio.sleep(LISTEN_PAUSE_S)
+
+
+async def sweep(lane: Lane, router: Router, every_s: float) -> None:
+    """Renew the holds of running calls, expire those past their time, forget ended cooldowns; every *every_s* seconds, for ever."""
     while True:
         await asyncio.sleep(every_s)
         try:
+            await router.renew_holds(2 * every_s)
             expired = await lane.run(Sweep())
         except QuotaRouterError as error:
             log.warning("the sweep has to wait", action="sweep_failed", error=error.code)

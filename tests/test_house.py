@@ -33,10 +33,12 @@ LINT_TIMEOUT_S = 120
 
 OWN_SQL = {
     "store/sqlite.py": "PRAGMAs have no parameters; names and values are constants of that file",
+    "store/postgres.py": "LISTEN has no parameters; the channel is a constant",
     "store/rows.py": "SQLAlchemy compiled the text from expressions, once; every value is bound",
     "store/triggers.py": "triggers have no parameters; the statements are constants of that file",
 }
 COMES_WITH = {"multidict": "aiohttp", "pydantic_core": "pydantic", "rich": "typer", "yarl": "aiohttp"}
+OF_AN_EXTRA = {"psycopg": ("postgres", "store/postgres.py")}
 NOT_IMPORTED = {
     "aiosqlite": "SQLAlchemy loads it by the database's URL",
     "tzdata": "zoneinfo of the standard library reads it where the system has no zones",
@@ -217,7 +219,14 @@ def packages_of(requirements):
 def test_what_is_imported_is_what_is_required():
     """Nothing is leant on that only happens to be there, and nothing is installed for no reason."""
     imported = {COMES_WITH.get(name, name) for name in imports_of([*MODULES, *(ROOT / "migrations").rglob("*.py")])}
-    assert imported == packages_of(PROJECT["project"]["dependencies"]) - set(NOT_IMPORTED)
+    assert imported - set(OF_AN_EXTRA) == packages_of(PROJECT["project"]["dependencies"]) - set(NOT_IMPORTED)
+
+
+def test_what_an_extra_brings_is_imported_in_its_own_room_alone():
+    extras = PROJECT["project"]["optional-dependencies"]
+    for package, (extra, room) in OF_AN_EXTRA.items():
+        assert package in packages_of(extras[extra])
+        assert [str(file.relative_to(PACKAGE)) for file in MODULES if package in imports_of([file])] == [room]
 
 
 @pytest.mark.parametrize(("part", "whole"), COMES_WITH.items())

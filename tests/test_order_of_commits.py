@@ -127,9 +127,9 @@ class House:
                 await self.fence()
 
     def cancel_handler(self) -> None:
-        (handler,) = self.daemon.router._running.values()
-        assert handler is not None
-        handler.cancel()
+        (running,) = self.daemon.router._running.values()
+        assert running.task is not None
+        running.task.cancel()
 
     async def settled(self) -> list[tuple[str, str | None]]:
         """The holds, once no call runs and what is queued is written."""
@@ -258,7 +258,7 @@ async def test_a_shutdown_that_may_not_wait_gives_such_a_hold_back(house):
     with closing(house.ledger.lock()):
         asking = asyncio.create_task(house.ask("openai", stream=False))
         await house.until(lambda: house.daemon.router.running == 1)
-        house.daemon.hurry.set()
+        house.daemon.signals.hurry.set()
         draining = asyncio.create_task(house.daemon.drain())
         told = await asking
         assert (told.status, told.error["code"]) == (503, ShuttingDown.code)

@@ -36,6 +36,7 @@ _READ_ELSEWHERE = (
     _CONFIG,
     ADMIN_TOKEN,
     ADMIN_TOKEN_FILE,
+    f"{_PREFIX}CRASH_AT",
     f"{_PREFIX}TEST_PG_URL",
     f"{_PREFIX}UI",
     f"{_PREFIX}URL",

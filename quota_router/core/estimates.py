@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from quota_router.core.calls import CallFacts, Operation
 from quota_router.core.catalog import Billing, Model
@@ -150,6 +151,13 @@ class Estimate(Struct, frozen=True, kw_only=True):
     def likely_nusd(self) -> int | None:
         """The likely cost; `None`: the price is unknown."""
         return self.likely.cost_nusd if self.is_priced else None
+
+    def with_output(self, output_tokens: int, price: PriceTable | None) -> Self:
+        """The same with another likely output; *price* `None`: the cost stays what it was."""
+        likely = _amounts(self.likely.input_tokens, output_tokens, price)
+        if price is None:
+            likely = replace(likely, cost_nusd=self.likely.cost_nusd)
+        return replace(self, likely=likely)
 
     def to_json(self) -> str:
         """As text that `from_json` reads back."""

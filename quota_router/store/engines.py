@@ -5,13 +5,16 @@ Law: what is opened here is closed by the one who opened it; the lane's engine b
 Never: says how: each database has a room of its own.
 """
 
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from quota_router.errors import LedgerUnavailable
 from quota_router.store.tenure import Tenure
 
 
@@ -37,3 +40,19 @@ class Engines:
     """the ledger, as it may be shown: never a password"""
     spill_folder: Path | None = None
     """where its spill file lies; `None`: the ledger lies on no disk of ours"""
+    edits: Callable[[], AsyncIterator[None]] | None = None
+    """comes round whenever another daemon may have edited the catalog; `None`: there is no other"""
+
+    async def reach(self) -> None:
+        """
+        See whether anybody answers there.
+
+        Raises:
+            LedgerUnavailable: nobody does; the sentence says what came instead.
+        """
+        try:
+            async with self.write.connect():
+                pass
+        except (SQLAlchemyError, OSError) as exc:
+            told = str(getattr(exc, "orig", exc)).strip().partition("\n")[0]
+            raise LedgerUnavailable(f"The ledger {self.name} cannot be reached: {told}.") from exc

@@ -159,6 +159,10 @@ class Lane:
         """Queue *job* and wait for its durable answer."""
         return await self.submit(job, settles=settles)
 
+    async def refresh(self) -> None:
+        """Look at the catalog again: another daemon may have edited it."""
+        await self.run(_Look())
+
     async def snapshot(self) -> State:
         """Return a copy of the present that nobody changes any more."""
         return await self.run(_Copy())
@@ -361,6 +365,13 @@ class _Copy(Job[State]):
     def run(self, state: State, now: datetime) -> State:  # noqa: ARG002 -- a job's shape
         """Copy."""
         return state.copy()
+
+
+class _Look(Job[None]):
+    """Asks for nothing: every batch looks at the catalog's epoch."""
+
+    def run(self, state: State, now: datetime) -> None:
+        """Nothing."""
 
 
 class _Heartbeat(Job[None]):

@@ -256,18 +256,35 @@ class Extend(Job[Hold], kw_only=True):
         open_hold = state.holds.get(self.hold_id)
         if open_hold is None:
             raise UnknownHold("There is no open hold of that id: it is resolved, or never was.")
-        later = max(open_hold.hold.expires_at, now + timedelta(seconds=self.ttl_s))
-        estimate = self.estimate or open_hold.hold.estimate
-        hold = replace(open_hold.hold, expires_at=later, estimate=estimate)
-        charges = tuple(replace(charge, held=amount_held(charge.limit, estimate)) for charge in open_hold.charges)
-        for before, after in zip(open_hold.charges, charges, strict=True):
-            _refuse_growth(state, now, before, after)
+        for charge in open_hold.charges:
+            if self.estimate is not None:
+                _refuse_growth(state, now, charge, replace(charge, held=amount_held(charge.limit, self.estimate)))
         # From here on it must succeed.
-        for before, after in zip(open_hold.charges, charges, strict=True):
-            state.charge(after.limit, after.bucket, held=after.held - before.held)
-        state.holds[hold.id] = OpenHold(hold=hold, charges=charges)
-        state.write(ExtendedHold(of_hold=hold.id, expires_at=microseconds(later), estimate=estimate.to_json()))
-        return hold
+        return _extend(state, open_hold, now + timedelta(seconds=self.ttl_s), self.estimate)
+
+
+class Renew(Job[Hold | None], kw_only=True):
+    """
+    Give the hold of a running call more time, or what its answer has grown to.
+
+    Nobody is asked whether that fits: the upstream charges it already. A hold that is resolved meanwhile is let be.
+    """
+
+    hold_id: str
+    ttl_s: float
+    estimate: Estimate | None
+
+    @property
+    def hold_ids(self) -> tuple[str, ...]:
+        """Its one hold."""
+        return (self.hold_id,)
+
+    def run(self, state: State, now: datetime) -> Hold | None:
+        """Return the hold as it is now; `None`: it is resolved."""
+        open_hold = state.holds.get(self.hold_id)
+        if open_hold is None:
+            return None
+        return _extend(state, open_hold, now + timedelta(seconds=self.ttl_s), self.estimate)
 
 
 class Sweep(Job[int], kw_only=True):
@@ -318,6 +335,18 @@ def _informed(state: State, now: datetime, candidate: Candidate) -> Candidate:
 
 def _subjects_of(candidates: tuple[Candidate, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(subject for candidate in candidates for subject in candidate.subjects))
+
+
+def _extend(state: State, open_hold: OpenHold, until: datetime, new: Estimate | None) -> Hold:
+    """Move the end of a hold, later only, and what it takes from its limits."""
+    estimate, later = new or open_hold.hold.estimate, max(open_hold.hold.expires_at, until)
+    hold = replace(open_hold.hold, expires_at=later, estimate=estimate)
+    charges = tuple(replace(charge, held=amount_held(charge.limit, estimate)) for charge in open_hold.charges)
+    for before, after in zip(open_hold.charges, charges, strict=True):
+        state.charge(after.limit, after.bucket, held=after.held - before.held)
+    state.holds[hold.id] = OpenHold(hold=hold, charges=charges)
+    state.write(ExtendedHold(of_hold=hold.id, expires_at=microseconds(later), estimate=estimate.to_json()))
+    return hold
 
 
 def _refuse_growth(state: State, now: datetime, before: Charge, after: Charge) -> None:

@@ -11,6 +11,7 @@ Decision 2026-11 -- the lane speaks through psycopg, whatever driver the URL nam
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 
 from sqlalchemy import QueuePool, create_engine
@@ -18,10 +19,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from quota_router.errors import ConfigError
+from quota_router.errors import ConfigError, LedgerUnavailable
 from quota_router.store.engines import Durability, Engines
 from quota_router.store.ledger_file import SETTING
-from quota_router.store.shared import Shared
+from quota_router.store.shared import CHANNEL, Shared
 
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_MS = 5_000
@@ -76,11 +77,38 @@ async def open_postgres(url: str, durability: Durability, clock: Callable[[], da
     )
     try:
         name = f"{target.host or 'localhost'}/{target.database}"
-        yield Engines(lane=lane, write=write, read=read, tenure=Shared(clock), name=name)
+        edits = partial(_edits, target)
+        yield Engines(lane=lane, write=write, read=read, tenure=Shared(clock), name=name, edits=edits)
     finally:
         await read.dispose()
         await write.dispose()
         lane.dispose()
+
+
+async def _edits(target: URL) -> AsyncIterator[None]:
+    """
+    Come round after each edit of the catalog, and once whenever word of one may have been missed.
+
+    Raises:
+        LedgerUnavailable: the connection on which it is told is gone; ask again.
+    """
+    import psycopg  # noqa: PLC0415 -- an extra: without it this module still has to be read
+
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            _plain(target), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+        ) as conn:
+            await conn.execute(f"LISTEN {CHANNEL}")
+            yield
+            async for _ in conn.notifies():
+                yield
+    except psycopg.Error as exc:
+        raise LedgerUnavailable("Edits of the catalog by others are not heard now.") from exc
+
+
+def _plain(target: URL) -> str:
+    """As psycopg itself takes it."""
+    return target.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _read_url(url: str) -> URL:

@@ -13,7 +13,6 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from quota_router.core.catalog import Family
 from quota_router.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -23,7 +22,7 @@ from quota_router.errors import (
 )
 from quota_router.web import control_plane, data_plane, decision_plane, operations
 from quota_router.web.auth import Authenticator, permit
-from quota_router.web.bodies import tell
+from quota_router.web.bodies import dialect_at, tell
 from quota_router.web.routes import CALL_ID, CALLER, SERVICES, Route, Scope, Services
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -72,7 +71,7 @@ def _guard(routes: Mapping[web.AbstractRoute, Route], authenticator: Authenticat
         services = request.app[SERVICES]
         call_id = request[CALL_ID] = services.new_id()
         route = routes.get(request.match_info.route)
-        dialect = route.dialect if route is not None else _dialect_at(request.path)
+        dialect = route.dialect if route is not None else dialect_at(request.path)
         try:
             _check_host(request, hosts)
             if route is None:
@@ -118,10 +117,3 @@ def _nothing_here(request: web.Request) -> QuotaRouterError:
             "messages, messages/count_tokens and models."
         )
     return NotFound(f"There is nothing at {request.path[:200]}. Paths begin with /v1 (calls) or /api/v1 (decisions and control).")
-
-
-def _dialect_at(path: str) -> Family | None:
-    """In which dialect an error on a path without a route is told: that of its neighbours."""
-    if not path.startswith("/v1/"):
-        return None
-    return Family.ANTHROPIC if path.startswith("/v1/messages") else Family.OPENAI

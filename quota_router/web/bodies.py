@@ -99,3 +99,10 @@ def _problem(error: QuotaRouterError, call_id: str) -> Mapping[str, object]:
     if isinstance(error, NoUsableProvider):
         problem |= {"outcome": "none_usable", "rungs": error.rungs, "retry_after_s": error.retry_after_s}
     return problem
+
+
+def dialect_at(path: str) -> Family | None:
+    """In which dialect an error on a path without a route is told: that of its neighbours."""
+    if not path.startswith("/v1/"):
+        return None
+    return Family.ANTHROPIC if path.startswith("/v1/messages") else Family.OPENAI
