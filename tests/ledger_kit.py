@@ -19,12 +19,10 @@ from quota_router.core.ids import uuid7
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit, subjects_of
 from quota_router.core.pricing import PriceTable, Rates
 from quota_router.core.usage import Usage
-from quota_router.store.booking import cooldown_row
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admit
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
-from quota_router.store.rows import EndedCooldown
 from quota_router.store.state import State
 from quota_router.store.tenure import Job
 
@@ -136,10 +134,9 @@ class SetCooldowns(Job[None]):
 
     cooldowns: tuple[Cooldown, ...]
 
-    def run(self, state: State, now: datetime) -> None:
+    def run(self, state: State, now: datetime) -> None:  # noqa: ARG002 -- a job's shape
         for cooldown in self.cooldowns:
-            state.cooldowns[cooldown.provider, cooldown.model] = cooldown
-            state.write(cooldown_row(cooldown, now))
+            state.set_cooldown(cooldown)
 
 
 class ForgetCooldowns(Job[None]):
@@ -147,8 +144,7 @@ class ForgetCooldowns(Job[None]):
 
     def run(self, state: State, now: datetime) -> None:  # noqa: ARG002 -- a job's shape
         for provider, model in list(state.cooldowns):
-            del state.cooldowns[provider, model]
-            state.write(EndedCooldown(of_provider=provider, of_model=model))
+            state.end_cooldown(provider, model)
 
 
 @asynccontextmanager

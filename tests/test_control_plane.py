@@ -185,6 +185,7 @@ async def test_a_cooldown_shows_as_what_lies_behind_it_while_it_lasts(plane, clo
             source=CooldownSource.SAID,
             cause=cause,
             failures=failures,
+            strikes=failures if cause is FailureKind.TRANSIENT else 0,
         )
         for provider, model in (("two", ""), ("one", "lab/m"))
     ]

@@ -71,11 +71,11 @@ SPOILT = {
     Reason.DISABLED: lambda c: replace(c, provider=provider(c.provider.name, enabled=False, paused=c.provider.paused)),
     Reason.PAUSED: lambda c: replace(c, provider=provider(c.provider.name, paused=True, family=c.provider.family)),
     Reason.NO_CREDENTIAL: lambda c: replace(c, has_credential=False),
-    Reason.AUTH_FAILED: lambda c: replace(c, cooldown=cooldown(FailureKind.AUTH)),
+    Reason.AUTH_FAILED: lambda c: replace(c, cooldowns=(cooldown(FailureKind.AUTH),)),
     Reason.PINNED_ELSEWHERE: lambda c: replace(c, provider=provider("other", family=c.provider.family)),
     Reason.ALREADY_TRIED: lambda c: replace(c, tried=failure()),
     Reason.DIALECT_MISMATCH: lambda c: replace(c, provider=provider(c.provider.name, family=Family.ANTHROPIC)),
-    Reason.COOLDOWN: lambda c: replace(c, cooldown=cooldown(FailureKind.OVERLOADED)),
+    Reason.COOLDOWN: lambda c: replace(c, cooldowns=(cooldown(FailureKind.OVERLOADED),)),
     Reason.QUOTA_EXHAUSTED: lambda c: with_gauge(c, gauge(10, kind=Kind.QUOTA)),
     Reason.UNPRICED: unpriced,
     Reason.UNBOUNDED: unbounded,
@@ -126,7 +126,7 @@ def test_an_attachment_is_disabled_alone():
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_a_cooldown_ends_at_its_moment(seconds):
     over = cooldown(FailureKind.RATE_LIMITED, NOON + timedelta(seconds=seconds))
-    assert judge(rung(cooldown=over)).status == "chosen"
+    assert judge(rung(cooldowns=(over,))).status == "chosen"
 
 
 # --- money --------------------------------------------------------------------------------------------------------------
@@ -213,18 +213,18 @@ def test_of_several_full_limits_the_one_with_the_least_left_is_named():
 @pytest.mark.parametrize(
     ("candidate", "usable_at"),
     [
-        (rung(cooldown=cooldown(FailureKind.OVERLOADED, SOON)), SOON),
-        (with_gauge(rung(cooldown=cooldown(FailureKind.OVERLOADED, SOON)), gauge(10)), LATER),
-        (with_gauge(rung(cooldown=cooldown(FailureKind.OVERLOADED, LAST)), gauge(10)), LAST),
+        (rung(cooldowns=(cooldown(FailureKind.OVERLOADED, SOON),)), SOON),
+        (with_gauge(rung(cooldowns=(cooldown(FailureKind.OVERLOADED, SOON),)), gauge(10)), LATER),
+        (with_gauge(rung(cooldowns=(cooldown(FailureKind.OVERLOADED, LAST),)), gauge(10)), LAST),
         (with_gauge(rung(), gauge(10, kind=Kind.QUOTA), gauge(10, relief_at=LAST)), LAST),
         (with_gauge(rung(), gauge(10), gauge(10, relief_at=None, window="forever")), None),
-        (with_gauge(rung(cooldown=cooldown(FailureKind.OVERLOADED)), gauge(0, 10, None, unit=Unit.CONCURRENCY)), None),
+        (with_gauge(rung(cooldowns=(cooldown(FailureKind.OVERLOADED),)), gauge(0, 10, None, unit=Unit.CONCURRENCY)), None),
         (with_gauge(rung(), gauge(unit=Unit.USD, limit=99)), None),
         (rung(tried=failure(until=SOON)), SOON),
-        (rung(tried=failure(until=SOON), cooldown=cooldown(FailureKind.RATE_LIMITED, LATER)), LATER),
+        (rung(tried=failure(until=SOON), cooldowns=(cooldown(FailureKind.RATE_LIMITED, LATER),)), LATER),
         (rung(tried=failure()), None),
-        (unpriced(rung(cooldown=cooldown(FailureKind.OVERLOADED))), None),
-        (rung(has_credential=False, cooldown=cooldown(FailureKind.OVERLOADED)), None),
+        (unpriced(rung(cooldowns=(cooldown(FailureKind.OVERLOADED),))), None),
+        (rung(has_credential=False, cooldowns=(cooldown(FailureKind.OVERLOADED),)), None),
     ],
 )
 def test_a_rung_is_usable_when_the_last_reason_against_it_is_gone(candidate, usable_at):

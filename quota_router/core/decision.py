@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from quota_router.core.breaker import free_at, may_try
 from quota_router.core.catalog import Attachment, Billing, Family, Provider
 from quota_router.core.estimates import Estimate
 from quota_router.core.health import Cooldown, Failure, FailureKind
@@ -83,7 +84,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """everything whose limits would count it"""
     tried: Failure | None = None
     """how this call's own attempt on it failed"""
-    cooldown: Cooldown | None = None
+    cooldowns: tuple[Cooldown, ...] = ()
+    """its own, and its whole provider's"""
     gauges: tuple[Gauge, ...] = ()
     """every limit that would count it, with what is left at this moment"""
 
@@ -162,28 +164,36 @@ def _refuse(candidate: Candidate, question: Question, now: datetime) -> Rung | N
 
 def _lasting(candidate: Candidate, question: Question, now: datetime) -> Iterator[Rung]:
     """Judge what the operator set and the call asks for, and what this call has tried; a refused key stands among them."""
-    provider, cooldown = candidate.provider, candidate.cooldown
+    provider, standing = candidate.provider, _standing(candidate, now)
     if not (provider.enabled and candidate.attachment.enabled):
         yield _skip(candidate, Reason.DISABLED)
     if provider.paused:
         yield _skip(candidate, Reason.PAUSED)
     if not candidate.has_credential:
         yield _skip(candidate, Reason.NO_CREDENTIAL, {"credential_ref": provider.credential_ref})
-    if cooldown is not None and cooldown.until > now and cooldown.cause is FailureKind.AUTH:
-        yield _cooling(candidate, Reason.AUTH_FAILED, cooldown)
+    if standing is not None and standing.cause is FailureKind.AUTH:
+        yield _cooling(candidate, Reason.AUTH_FAILED, standing, now)
     if question.pinned_provider not in {None, provider.name}:
         yield _skip(candidate, Reason.PINNED_ELSEWHERE, {"pinned": question.pinned_provider})
     if candidate.tried is not None:
-        yield _already_tried(candidate, candidate.tried)
+        yield _already_tried(candidate, candidate.tried, now)
     if question.family not in {None, provider.family}:
         yield _skip(candidate, Reason.DIALECT_MISMATCH, {"asked": question.family, "answers": provider.family})
 
 
 def _passing(candidate: Candidate, now: datetime) -> Iterator[Rung]:
     """Judge what earlier failures left behind."""
-    cooldown = candidate.cooldown
-    if cooldown is not None and cooldown.until > now and cooldown.cause is not FailureKind.AUTH:
-        yield _cooling(candidate, Reason.COOLDOWN, cooldown)
+    standing = _standing(candidate, now)
+    if standing is not None and standing.cause is not FailureKind.AUTH:
+        yield _cooling(candidate, Reason.BREAKER_OPEN if standing.is_open else Reason.COOLDOWN, standing, now)
+
+
+def _standing(candidate: Candidate, now: datetime) -> Cooldown | None:
+    """Of what keeps a rung from being tried now, the one that does so longest."""
+    if not candidate.cooldowns:
+        return None
+    standing = [cooldown for cooldown in candidate.cooldowns if not may_try(cooldown, now)]
+    return max(standing, key=lambda cooldown: free_at(cooldown, now), default=None)
 
 
 def _money(candidate: Candidate, question: Question) -> Iterator[Rung]:
@@ -259,16 +269,19 @@ def _skip(
     )
 
 
-def _already_tried(candidate: Candidate, tried: Failure) -> Rung:
+def _already_tried(candidate: Candidate, tried: Failure, now: datetime) -> Rung:
     """Say how the call's own attempt failed; it is usable again when the cooldown that it left ends."""
-    usable_at = candidate.cooldown.until if candidate.cooldown else tried.until
+    standing = _standing(candidate, now)
+    usable_at = free_at(standing, now) if standing else tried.until
     detail = {"failure": tried.kind, "status": tried.status, "cause": tried.cause}
     return _skip(candidate, Reason.ALREADY_TRIED, detail, usable_at=usable_at, cause=tried.kind)
 
 
-def _cooling(candidate: Candidate, reason: Reason, cooldown: Cooldown) -> Rung:
+def _cooling(candidate: Candidate, reason: Reason, cooldown: Cooldown, now: datetime) -> Rung:
     detail = {"until": cooldown.until, "source": cooldown.source, "cause": cooldown.cause}
-    return _skip(candidate, reason, detail, usable_at=cooldown.until, cause=cooldown.cause)
+    if cooldown.probe_at(now) is not None:
+        detail["probing"] = True
+    return _skip(candidate, reason, detail, usable_at=free_at(cooldown, now), cause=cooldown.cause)
 
 
 def _full(candidate: Candidate, reason: Reason, full: list[Gauge]) -> Rung:

@@ -129,6 +129,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     price_source: str | None = None
     price_version: str | None = None
     failure: Failure | None = None
+    jitter: float = 1.0
+    """a number of 0..1 drawn before: how long the rung of a failure cools where the upstream did not say"""
     latency_ms: int | None = None
     first_byte_ms: int | None = None
     fingerprint: str = ""

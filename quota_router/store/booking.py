@@ -14,13 +14,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from quota_router.core.estimates import Learned
-from quota_router.core.health import Cooldown, Failure, cool
 from quota_router.core.holds import TRANSITIONS, Charge, EntryKind, Event, Hold, HoldState, Outcome, Settlement
 from quota_router.core.limits import Unit
 from quota_router.core.usage import Quality, Usage
 from quota_router.errors import HoldResolved, UnknownHold
-from quota_router.store.rows import CorrectedHold, EndedCooldown, Entry, ResolvedHold, SetCooldown
+from quota_router.store.learning import learn
+from quota_router.store.rows import CorrectedHold, Entry, ResolvedHold
 from quota_router.store.state import Head, Resolved, State, labels_text
 from quota_router.store.tables import microseconds
 
@@ -73,7 +72,7 @@ def resolve(state: State, now: datetime, hold_id: str, settlement: Settlement) -
         _move(state, charge, settlement, was_held=hold_state is HoldState.HELD)
     if kind is not None:
         _append_entry(state, now, hold, kind, settlement)
-    _learn(state, now, hold, settlement)
+    learn(state, now, hold, settlement)
     # Whoever settles again in this batch finds it resolved, as the next batch would in its row.
     booked = {**(resolved.booked if resolved else {}), **({kind: settlement} if kind else {})}
     state.resolved[hold_id] = Resolved(
@@ -193,37 +192,3 @@ def chain(previous: bytes, entry: Entry | Sequence[Any]) -> bytes:
     table, without the hash.
     """
     return hashlib.sha256(previous + CHAIN_FORMAT + _encode(entry)).digest()
-
-
-def _learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> None:
-    """Let a failure cool the rung, a success end its cooldown, and a reported usage teach the estimate."""
-    failure: Failure | None = settlement.failure
-    if failure is not None:
-        before = state.cooldown_of(hold.provider, hold.model)
-        cooldown = cool(failure, provider=hold.provider, model=hold.model, before=before, now=now)
-        if cooldown is not None:
-            state.cooldowns[cooldown.provider, cooldown.model] = cooldown
-            state.write(cooldown_row(cooldown, now))
-    elif settlement.outcome is Outcome.OK:
-        for key in ((hold.provider, hold.model), (hold.provider, "")):
-            ended = state.cooldowns.get(key)
-            if ended is not None and ended.until <= now:
-                del state.cooldowns[key]
-                state.write(EndedCooldown(of_provider=key[0], of_model=key[1]))
-    usage = settlement.usage
-    if settlement.body_bytes and usage is not None and usage.quality is Quality.REPORTED:
-        key = (hold.model, hold.provider)
-        state.teach(key, state.learned.get(key, Learned()).add(settlement.body_bytes, usage))
-
-
-def cooldown_row(cooldown: Cooldown, now: datetime) -> SetCooldown:
-    """Lay a cooldown out as its row."""
-    return SetCooldown(
-        provider=cooldown.provider,
-        model=cooldown.model,
-        until=microseconds(cooldown.until),
-        source=cooldown.source.value,
-        cause=cooldown.cause.value,
-        failures=cooldown.failures,
-        at=microseconds(now),
-    )

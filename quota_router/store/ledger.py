@@ -20,13 +20,11 @@ from quota_router.core.limits import Enforcement, Gauge, Window
 from quota_router.core.verdict import show_rung
 from quota_router.errors import Conflict, NoUsableProvider, UnknownHold
 from quota_router.store.booking import Booked, resolve
-from quota_router.store.rows import EndedCooldown, ExtendedHold, NewCall, NewHold, OpenedWindow, Redecided
+from quota_router.store.learning import claim_probes
+from quota_router.store.rows import ExtendedHold, NewCall, NewHold, OpenedWindow, Redecided
 from quota_router.store.state import KnownCall, OpenHold, State, labels_text
 from quota_router.store.tables import microseconds
 from quota_router.store.tenure import Job, Sweeping
-
-COOLDOWN_MEMORY = timedelta(hours=1)
-"""An ended cooldown is remembered this long, so that a rung that fails again waits longer."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -114,6 +112,7 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
             charges.append(charge)
         state.holds[hold.id] = OpenHold(hold=hold, charges=tuple(charges))
         state.write(_hold_row(hold))
+        claim_probes(state, now, hold)
         self._answer = Admission(hold=hold, decision=decision)
         return self._answer
 
@@ -312,10 +311,9 @@ class Sweep(Job[int], kw_only=True):
         ]
         for held in due:
             resolve(state, now, held.hold.id, assume(held.hold, held.charges))
-        for key, cooldown in list(state.cooldowns.items()):
-            if cooldown.until + COOLDOWN_MEMORY <= now:
-                del state.cooldowns[key]
-                state.write(EndedCooldown(of_provider=key[0], of_model=key[1]))
+        for (provider, model), cooldown in list(state.cooldowns.items()):
+            if cooldown.is_stale(now):
+                state.end_cooldown(provider, model)
         state.forget_old(now)
         state.write_learned()
         state.write_head()  # so that a ledger which stopped taking writes is found out when nobody calls
@@ -330,7 +328,7 @@ def decide_now(state: State, now: datetime, candidates: tuple[Candidate, ...], q
 def _informed(state: State, now: datetime, candidate: Candidate) -> Candidate:
     attachment = candidate.attachment
     gauges = tuple([state.gauge(limit, now) for limit in state.catalog.limits_of(candidate.subjects)])
-    return replace(candidate, cooldown=state.cooldown_of(attachment.provider, attachment.model), gauges=gauges)
+    return replace(candidate, cooldowns=state.cooldowns_of(attachment.provider, attachment.model), gauges=gauges)
 
 
 def _subjects_of(candidates: tuple[Candidate, ...]) -> tuple[str, ...]:

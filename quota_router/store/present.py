@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, or_, select, tuple_
 
 from quota_router.core.calls import Plane
 from quota_router.core.estimates import Estimate, Learned
-from quota_router.core.health import Cooldown, CooldownSource, FailureKind
+from quota_router.core.health import Cooldown, CooldownSource, FailureKind, Probe
 from quota_router.core.holds import Charge, EntryKind, Event, Hold, HoldState, Outcome, Settlement, charges_of, state_of_call
 from quota_router.core.limits import Limit, Window
 from quota_router.core.usage import BUCKETS, Quality, Usage
@@ -64,6 +64,8 @@ def read_cooldowns(conn: Connection, state: State, *, locks: bool = False) -> No
             source=CooldownSource(row.source),
             cause=FailureKind(row.cause),
             failures=row.failures,
+            strikes=row.strikes,
+            probe=Probe(hold_id=row.probe_hold, until=row.probe_until) if row.probe_hold is not None else None,
         )
         for row in conn.execute(asked.with_for_update() if locks else asked)
     }

@@ -166,7 +166,9 @@ class SetCooldown(Struct, frozen=True, kw_only=True):
     source: str
     cause: str
     failures: int
-    at: int
+    strikes: int
+    probe_hold: str | None
+    probe_until: int | None
 
 
 class Taught(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from quota_router.core.health import Cooldown
 from quota_router.core.holds import CallState, Charge, EntryKind, Hold, HoldState, Settlement
 from quota_router.core.limits import Gauge, Limit, Window
 from quota_router.core.windows import Coverage, coverage, next_relief
-from quota_router.store.rows import Entry, JournalHead, MovedBalance, Taught, values_of
+from quota_router.store.rows import EndedCooldown, Entry, JournalHead, MovedBalance, SetCooldown, Taught, values_of
 from quota_router.store.tables import microseconds
 
 LABELS_CACHED = 1_024
@@ -101,6 +101,7 @@ class State:
     _covered: dict[str, Coverage] = field(default_factory=dict)
     """windows worked out before, by limit; gone with the state when the catalog changes"""
     _touched: set[tuple[str, datetime]] = field(default_factory=set)
+    _cooled: set[tuple[str, str]] = field(default_factory=set)
     _taught: set[tuple[str, str]] = field(default_factory=set)
 
     def write(self, row: Struct, *more: bytes) -> None:
@@ -146,12 +147,22 @@ class State:
             return [covered.bucket] if covered.bucket in buckets else []
         return [bucket for bucket in buckets if covered.first_bucket <= bucket <= covered.bucket]
 
-    def cooldown_of(self, provider: str, model: str) -> Cooldown | None:
-        """Return the cooldown that stands longest on a rung: its own, or its whole provider's."""
-        own, whole = self.cooldowns.get((provider, model)), self.cooldowns.get((provider, ""))
-        if own is None or whole is None:
-            return own or whole
-        return own if own.until > whole.until else whole
+    def cooldowns_of(self, provider: str, model: str) -> tuple[Cooldown, ...]:
+        """Return what stands on a rung: its own cooldown, and its whole provider's."""
+        if not self.cooldowns:
+            return ()
+        found = (self.cooldowns.get((provider, model)), self.cooldowns.get((provider, "")))
+        return tuple(cooldown for cooldown in found if cooldown is not None)
+
+    def set_cooldown(self, cooldown: Cooldown) -> None:
+        """Let a rung, or a whole provider, cool."""
+        self.cooldowns[cooldown.provider, cooldown.model] = cooldown
+        self._cooled.add((cooldown.provider, cooldown.model))
+
+    def end_cooldown(self, provider: str, model: str) -> None:
+        """Forget a cooldown."""
+        del self.cooldowns[provider, model]
+        self._cooled.add((provider, model))
 
     def take_catalog(self, catalog: Catalog) -> None:
         """Look at another snapshot from now on."""
@@ -219,11 +230,31 @@ class State:
             balance = self.balances[name][bucket]
             moved = MovedBalance(limit_name=name, bucket=microseconds(bucket), posted=balance.posted, held=balance.held)
             self.write(moved)
+        for provider, model in self._cooled:
+            cooldown = self.cooldowns.get((provider, model))
+            self.write(EndedCooldown(of_provider=provider, of_model=model) if cooldown is None else _cooldown_row(cooldown))
         if Entry in self.writes:
             self.write_head()
         writes, self.writes = self.writes, {}
         self._touched.clear()
+        self._cooled.clear()
         self.resolved.clear()
         self.known_keys.clear()
         self.orphaned = frozenset()
         return writes
+
+
+def _cooldown_row(cooldown: Cooldown) -> SetCooldown:
+    """Lay a cooldown out as its row."""
+    probe = cooldown.probe
+    return SetCooldown(
+        provider=cooldown.provider,
+        model=cooldown.model,
+        until=microseconds(cooldown.until),
+        source=cooldown.source.value,
+        cause=cooldown.cause.value,
+        failures=cooldown.failures,
+        strikes=cooldown.strikes,
+        probe_hold=probe.hold_id if probe else None,
+        probe_until=microseconds(probe.until) if probe else None,
+    )

@@ -376,9 +376,12 @@ cooldowns = _table(
     _text("source"),
     _text("cause"),
     _whole("failures"),
-    _instant("at"),
+    _whole("strikes"),
+    _text("probe_hold", null=True),
+    _instant("probe_until", null=True),
     PrimaryKeyConstraint("provider", "model"),
     _one_of("source", "said", "assumed"),
     CheckConstraint("failures >= 0", name="failures_counted"),
+    CheckConstraint("(probe_hold IS NULL) = (probe_until IS NULL)", name="probe_whole"),
 )
-"""Rungs not to try before `until`; model `''` stands for the whole provider."""
+"""Rungs not to try before `until`, and then by one probe alone; model `''` stands for the whole provider."""

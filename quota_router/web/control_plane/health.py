@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from quota_router.core.catalog import Attachment, Billing, Model, Provider
-from quota_router.core.health import BREAKER_FAILURES, Cooldown, FailureKind
+from quota_router.core.health import FailureKind
 from quota_router.core.limits import EVERYONE, Enforcement, Gauge, Kind, Limit, Unit
 from quota_router.store.state import State
 
@@ -78,11 +78,11 @@ class Survey:
             return Status.PAUSED
         if not self.holds_credential(provider):
             return Status.NO_CREDENTIAL
-        cooldown = self.state.cooldown_of(provider.name, model)
-        standing = cooldown if cooldown is not None and cooldown.until > self.now else None
+        cooling = [cooldown for cooldown in self.state.cooldowns_of(provider.name, model) if cooldown.until > self.now]
+        standing = max(cooling, key=lambda cooldown: cooldown.until, default=None)
         if standing is not None and standing.cause is FailureKind.AUTH:
             return Status.AUTH_FAILED
-        if standing is not None and _is_down(standing):
+        if standing is not None and standing.is_open:
             return Status.DOWN
         full = {limit.kind for limit in self.state.catalog.limits_of(subjects) if self._is_full(limit, provider)}
         if Kind.QUOTA in full:
@@ -96,7 +96,3 @@ class Survey:
         if limit.name not in self._gauges:
             self._gauges[limit.name] = self.state.gauge(limit, self.now)
         return self._gauges[limit.name].remaining == 0
-
-
-def _is_down(cooldown: Cooldown) -> bool:
-    return cooldown.failures >= BREAKER_FAILURES and not cooldown.cause.is_about_quota
