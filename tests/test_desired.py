@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quota_router.config import parse_catalog
-from quota_router.core.catalog import Billing, Family, Network
+from quota_router.core.catalog import Billing, Family, Network, Strategy
 from quota_router.core.desired import build_catalog
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import Rates
@@ -49,14 +49,25 @@ def test_nothing_desired_is_an_empty_catalog():
     assert (catalog.providers, catalog.models, catalog.limits, catalog.callers, catalog.default_model) == ({}, {}, (), {}, None)
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_a_vendor_is_enough_for_a_provider(vendor):
+@pytest.mark.parametrize("vendor", [name for name, preset in VENDORS.items() if preset.base_url])
+def test_row_4_7_a_known_vendor_is_enough_for_a_provider(vendor):
     provider = build(f'[providers.p]\nvendor = "{vendor}"\n').providers["p"]
     preset = VENDORS[vendor]
     assert (provider.vendor, provider.family, provider.base_url) == (vendor, preset.family, preset.base_url)
     assert provider.credential_ref == (f"env:{preset.key_env}" if preset.key_env else "none")
     assert provider.is_keyless == (provider.network is Network.LOOPBACK)
     assert (provider.account, provider.billing, provider.enabled) == ("p", Billing.METERED, True)
+
+
+@pytest.mark.parametrize("vendor", [name for name, preset in VENDORS.items() if not preset.base_url])
+def test_row_4_7_a_vendor_whose_addresses_are_the_operators_asks_for_one(vendor):
+    preset = VENDORS[vendor]
+    path, message = refusal(f'[providers.p]\nvendor = "{vendor}"\n')
+    assert path == ("providers", "p")
+    assert message == f"the address of vendor {vendor!r} is your own: add base_url, such as {preset.base_url_example!r}."
+    address = preset.base_url_example.lower()
+    provider = build(f'[providers.p]\nvendor = "{vendor}"\nbase_url = "{address}"\n').providers["p"]
+    assert (provider.vendor, provider.base_url, provider.credential_ref) == (vendor, address, f"env:{preset.key_env}")
 
 
 def test_every_field_of_a_provider_may_be_given():
@@ -202,7 +213,7 @@ def test_a_priority_goes_before_the_order_and_the_next_entry_follows_it():
     assert ladder(catalog, "m") == [("a", 5, 0, "m"), ("c", 5, 1, "x"), ("b", 6, 0, "m")]
 
 
-def test_blocks_of_one_name_merge_in_order():
+def test_row_0_1_blocks_of_one_name_merge_in_order():
     catalog = build(f"""{PROVIDERS}
         [[models]]
         name = "m"
@@ -227,7 +238,7 @@ def test_blocks_of_one_name_merge_in_order():
     assert catalog.find_model("two") is model
 
 
-def test_a_provider_s_own_table_names_upstream_models_and_joins_the_end():
+def test_row_0_1_a_provider_s_own_table_names_upstream_models_and_joins_the_end():
     """The file of the design page: the ladder is the block's, the table gives the name upstream."""
     catalog = build("""
         [providers.late]
@@ -247,7 +258,7 @@ def test_a_provider_s_own_table_names_upstream_models_and_joins_the_end():
     assert ladder(catalog, "alone/x") == [("late", 0, 0, "upstream/x")]
 
 
-def test_a_provider_s_model_default_is_for_pool_entries_alone():
+def test_row_1_7_a_provider_s_model_default_is_for_pool_entries_alone():
     catalog = build('[providers.a]\nvendor = "anthropic"\nmodel = "d"\n[[models]]\nname = "m"\nprovider = "a"\n')
     assert ladder(catalog, "m") == [("a", 0, 0, "m")]
 
@@ -312,7 +323,7 @@ policy = "priority"
 
 
 @pytest.mark.parametrize(("named", "name"), [("", "default"), ('default_model = "mine"\n', "mine")])
-def test_a_pool_makes_a_model_of_its_pairs(named, name):
+def test_row_1_1_a_pool_makes_a_model_of_its_pairs(named, name):
     catalog = build(f'{POOL}{named}models = [{{ provider = "b", model = "x/y" }}, {{ provider = "a" }}]\n')
     assert ladder(catalog, name) == [("b", 0, 0, "x/y"), ("a", 1, 0, "own-default")]
     assert catalog.default_model == name
@@ -341,7 +352,7 @@ def test_a_pool_makes_a_model_of_its_pairs(named, name):
         ),
     ],
 )
-def test_a_pool_that_cannot_be_is_refused(lines, path, message):
+def test_row_1_7_a_pool_that_cannot_be_is_refused(lines, path, message):
     assert refusal(f"{POOL}{lines}\n") == (("routing", *path), message)
 
 
@@ -349,13 +360,21 @@ def test_a_pool_that_cannot_be_is_refused(lines, path, message):
     ("policy", "message"),
     [
         ("prioritise", "policy 'prioritise' is not known: did you mean 'priority'?"),
-        ("weighted", "policy 'weighted' is not supported by this version yet: write 'priority'."),
+        ("round robin", "policy 'round robin' is not known: did you mean 'round_robin'?"),
         ("", "text is not empty and has no line breaks or control characters."),
     ],
 )
-def test_a_policy_that_is_not_known_is_never_ignored(policy, message):
+def test_row_1_2_a_policy_that_is_not_known_is_never_ignored(policy, message):
     _, said = refusal(f'[routing]\npolicy = "{policy}"\n')
     assert said.endswith(message)
+
+
+@pytest.mark.parametrize("policy", Strategy)
+def test_row_1_2_a_policy_orders_the_pool_as_a_strategy_does_a_model(policy):
+    catalog = build(POOL.replace('"priority"', f'"{policy}"') + 'models = [{ provider = "a" }]\n')
+    assert catalog.models["default"].strategy is policy
+    catalog = build(f'{PROVIDERS}[[models]]\nname = "m"\nprovider = "a"\nstrategy = "{policy}"\n')
+    assert catalog.models["m"].strategy is policy
 
 
 def test_a_pool_without_a_policy_is_refused():

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -12,6 +13,8 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from database_kit import url_of
 from pytest_alembic.tests import (  # noqa: F401 -- collected here: these are the plugin's own laws
     test_model_definitions_match_ddl,
     test_single_head_revision,
@@ -22,10 +25,12 @@ from sqlalchemy import create_engine, event
 
 from quota_router.errors import LedgerError, SchemaNewer
 from quota_router.store import migrate
+from quota_router.store.catalog import load_catalog
 from quota_router.store.open import Durability, open_engines
 from quota_router.store.tables import metadata
 
 ROOT = Path(__file__).parent.parent
+HEAD = ScriptDirectory.from_config(migrate.make_config()).get_current_head()
 
 
 @pytest.fixture
@@ -77,10 +82,29 @@ async def ask(engine, sql):
 
 
 def read_schema(path):
-    """name -> the lines of its SQL, without their order: SQLAlchemy and Alembic list constraints differently."""
+    """
+    name -> the parts of its SQL, without their order: SQLAlchemy and Alembic list constraints differently.
+
+    A column that was added later carries its constraint itself.
+    """
     with closing(sqlite3.connect(path)) as conn:
         rows = conn.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    return {name: sorted(line.strip(" \t,") for line in sql.splitlines()) for name, sql in rows}
+    return {name: sorted(parts_of(sql)) for name, sql in rows}
+
+
+def parts_of(sql):
+    """What stands between the commas of the outermost parentheses, and what stands around those."""
+    head, _, inside = sql.partition("(")
+    inside, _, tail = inside.rpartition(")")
+    depth, parts = 0, [""]
+    for sign in inside:
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    split = [piece for part in parts for piece in re.split(r" (?=CONSTRAINT )", part)]
+    return [" ".join(piece.split()) for piece in (head, *split, tail)]
 
 
 async def test_up_from_empty_equals_the_tables(ledger, path, tmp_path):
@@ -102,6 +126,44 @@ async def test_up_down_up_gives_the_same_schema(ledger, path):
     assert set(read_schema(path)) == {"alembic_version"}
     await migrate.upgrade(ledger)
     assert read_schema(path) == first
+
+
+async def test_on_every_database_each_revision_goes_up_and_down_and_the_head_equals_the_tables(tmp_path, database):
+    """The laws above look into a file's own words; these two are asked of a server as well."""
+    async with open_engines(url_of(tmp_path), Durability.PROCESS) as engines:
+        await migrate.upgrade(engines.write)
+        revisions = [script.revision for script in ScriptDirectory.from_config(migrate.make_config()).walk_revisions()]
+        assert await differences(engines.write) == []
+        for revision in (*revisions[1:], "base"):
+            await move_to(engines.write, revision)
+        for revision in reversed(revisions):
+            await move_to(engines.write, revision)
+        assert await differences(engines.write) == []
+        assert await migrate.check(engines.write) == ()
+
+
+async def differences(engine):
+    async with engine.connect() as conn:
+        return await conn.run_sync(lambda c: compare_metadata(MigrationContext.configure(c), metadata))
+
+
+async def test_what_the_catalog_gained_has_the_values_that_were_meant_before(ledger):
+    """A ledger of an older program opens with no reserve, headers as its source, no tags, and callers at their first version."""
+    await move_to(ledger, "0004")
+    digest = "0" * 64
+    await run(
+        ledger,
+        *(provider("p", "openai"), model("m", "openai")),
+        "INSERT INTO callers (name, token_sha256, scopes, managed_by, created_at, updated_at)"  # noqa: S608 -- the test's own words
+        f" VALUES ('c', '{digest}', '[\"call\"]', 'file', 5, 5)",
+    )
+    await migrate.upgrade(ledger)
+    async with ledger.connect() as conn:
+        catalog = await conn.run_sync(load_catalog)
+    one = catalog.providers["p"]
+    assert (one.reserve, one.pause_at, one.pace, one.quota_sources, one.pollers) == (0, None, False, ("headers",), ())
+    assert (one.command_template, one.env, one.paused_reason, one.is_command) == ((), (), "", False)
+    assert (catalog.models["m"].tags, catalog.callers["c"].version, catalog.rules, catalog.workflows) == ((), 1, (), {})
 
 
 async def test_upgrade_says_the_head_and_does_nothing_twice(engines):
@@ -333,7 +395,7 @@ async def test_a_wheel_finds_its_revisions_and_upgrades(tmp_path):
         "asyncio.run(main())\n"
     )
     said = await run_outside("-c", script, cwd=tmp_path, PYTHONPATH=str(site))
-    assert f"0004 {site}/quota_router/_migrations" in said
+    assert f"{HEAD} {site}/quota_router/_migrations" in said
 
 
 async def test_alembics_own_command_line_works_in_a_checkout(tmp_path):

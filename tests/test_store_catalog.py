@@ -2,21 +2,40 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 import pytest
+from database_kit import url_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from quota_router.core.catalog import Attachment, Billing, Caller, Catalog, Family, ManagedBy, Model, Network, Provider
+from quota_router.core.catalog import (
+    Attachment,
+    Billing,
+    Caller,
+    Catalog,
+    Family,
+    ManagedBy,
+    Model,
+    Network,
+    OnUnusable,
+    Poller,
+    Provider,
+    RoutingRule,
+    Stage,
+    Strategy,
+    Workflow,
+)
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable, Rates
-from quota_router.errors import ConfigError
+from quota_router.errors import ConfigError, LedgerError
 from quota_router.store import migrate
 from quota_router.store.catalog import apply_catalog, load_catalog
 from quota_router.store.open import Durability, open_engines
-from quota_router.store.tables import attachments, callers, limits, models, providers
+from quota_router.store.tables import attachments, callers, limits, models, providers, rules, workflows
 
+TABLES = (providers, models, limits, callers, rules, workflows)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PRICE = PriceTable(
     tiers=(
@@ -50,10 +69,20 @@ def caller(name, digit="a", **parts):
     return Caller(name=name, token_sha256=digit * 64, **parts)
 
 
+def rule(place, **parts):
+    base = {"condition": "priority == 0", "strategy": Strategy.CHEAPEST, "rank": place * 1000}
+    return RoutingRule(name=f"file-{place}", **(base | parts))
+
+
+def workflow(name, *stages):
+    return Workflow(name=name, stages=tuple(Stage(name=stage, model=f"m-{stage}") for stage in stages or ("plan",)))
+
+
 def catalog(*values):
-    of = {kind: {v.name: v for v in values if isinstance(v, kind)} for kind in (Provider, Model, Caller)}
+    of = {kind: {v.name: v for v in values if isinstance(v, kind)} for kind in (Provider, Model, Caller, Workflow)}
     found = tuple(v for v in values if isinstance(v, Limit))
-    return Catalog(providers=of[Provider], models=of[Model], callers=of[Caller], limits=found)
+    rules = tuple(v for v in values if isinstance(v, RoutingRule))
+    return Catalog(providers=of[Provider], models=of[Model], callers=of[Caller], limits=found, rules=rules, workflows=of[Workflow])
 
 
 FULL = catalog(
@@ -65,8 +94,36 @@ FULL = catalog(
         default_upstream_model="up",
         display_name="Work",
         description="at work",
+        reserve=Fraction(1, 50),
+        pause_at=Fraction(9, 10),
+        pace=True,
+        quota_sources=("headers", "a-preset"),
+        pollers=(
+            Poller(
+                name="money",
+                url="https://u/quota",
+                credential_ref="file:/k",
+                used="/data/usage",
+                limit="/data/limit",
+                share=None,
+                remaining="/data/left~1over",
+                resets_at="/data/at",
+                scale=Fraction(1, 100),
+                unit="usd",
+                window="month",
+                every_s=60,
+            ),
+            Poller(name="known", preset="a-preset", every_s=900),
+        ),
     ),
-    provider("spare", family=Family.ANTHROPIC, enabled=False),
+    provider(
+        "spare",
+        family=Family.ANTHROPIC,
+        enabled=False,
+        base_url="",
+        command_template=("claude", "-p", "{prompt_file}", "--model", "{model}"),
+        env=(("CLAUDE_CONFIG_DIR", "/home/me/.claude"), ("X", "a b")),
+    ),
     model(
         "gpt",
         attachments=(
@@ -76,6 +133,8 @@ FULL = catalog(
         display_name="GPT",
         aliases=("z", "a"),
         capabilities=("vision", "code"),
+        tags=("fast", "eu"),
+        strategy=Strategy.SOONEST_RESET,
         context_tokens=200_000,
         max_output_tokens=64_000,
         fallbacks=("other",),
@@ -85,12 +144,23 @@ FULL = catalog(
     limit("day", kind=Kind.QUOTA, unit=Unit.TOKENS, window="5h", anchor="first_use", timezone="Europe/Berlin"),
     limit("month", enforcement=Enforcement.STRICT),
     caller("ci", scopes=("call", "read")),
+    rule(
+        1,
+        condition="labels contains 'a' and provider_status['work'] == 'down'",
+        model="gpt",
+        provider="work",
+        share=Fraction(1, 8),
+        on_unusable=OnUnusable.REFUSE,
+        reason="Tried out",
+    ),
+    rule(2),
+    workflow("standard", "plan", "write"),
 )
 
 
 @pytest.fixture
-async def engines(tmp_path):
-    async with open_engines(f"sqlite+aiosqlite:///{tmp_path}/ledger.db", Durability.PROCESS) as engines:
+async def engines(tmp_path, database):
+    async with open_engines(url_of(tmp_path), Durability.PROCESS) as engines:
         await migrate.upgrade(engines.write)
         yield engines
 
@@ -138,6 +208,9 @@ async def test_what_was_applied_is_what_is_loaded(apply, load):
         "added limit day",
         "added limit month",
         "added caller ci",
+        "added rule file-1",
+        "added rule file-2",
+        "added workflow standard",
     ]
     loaded = await load()
     gpt = FULL.models["gpt"]
@@ -162,6 +235,8 @@ async def test_a_change_names_its_fields_and_raises_version_and_epoch(apply, loa
         models=FULL.models | {"gpt": replace(gpt, aliases=("z",), attachments=gpt.attachments[:1], price=None)},
         limits=(FULL.limits[0], replace(FULL.limits[1], limit=51)),
         callers={"ci": replace(FULL.callers["ci"], scopes=("call",))},
+        rules=(FULL.rules[0], replace(FULL.rules[1], condition="priority == 1")),
+        workflows={"standard": workflow("standard", "plan")},
     )
     later = NOW + timedelta(hours=1)
     assert await apply(changed, now=later) == [
@@ -169,13 +244,17 @@ async def test_a_change_names_its_fields_and_raises_version_and_epoch(apply, loa
         "changed model gpt (attachments, aliases, price)",
         "changed limit month (limit)",
         "changed caller ci (scopes)",
+        "changed rule file-2 (condition)",
+        "changed workflow standard (stages)",
     ]
     loaded = await load()
     assert loaded.epoch == 2
     assert (loaded.providers["work"].version, loaded.providers["spare"].version) == (2, 1)
     assert (loaded.models["gpt"].version, loaded.models["gpt"].attachments) == (2, gpt.attachments[:1])
     assert loaded.limits == changed.limits
-    for table in (providers, models, limits, callers):
+    assert (loaded.rules[0].version, loaded.rules[1].version, loaded.workflows["standard"].version) == (1, 2, 2)
+    assert loaded.callers["ci"].version == 2
+    for table in TABLES:
         times = {row["name"]: (row["created_at"], row["updated_at"]) for row in await rows_of(engines, table)}
         assert all(created == NOW for created, _ in times.values())
         assert later in {updated for _, updated in times.values()}
@@ -190,11 +269,16 @@ async def test_rows_gone_from_the_file_are_disabled_and_named_once(apply, load):
         "disabled limit day: no longer in the file",
         "disabled limit month: no longer in the file",
         "disabled caller ci: no longer in the file",
+        "disabled rule file-1: no longer in the file",
+        "disabled rule file-2: no longer in the file",
+        "disabled workflow standard: no longer in the file",
     ]
     assert await apply(Catalog()) == gone
     assert await apply(Catalog()) == []
     loaded = await load()
-    assert not any(value.enabled for kind in (loaded.providers, loaded.models, loaded.callers) for value in kind.values())
+    kinds = (loaded.providers, loaded.models, loaded.callers, loaded.workflows)
+    assert not any(value.enabled for kind in kinds for value in kind.values())
+    assert (len(loaded.rules), loaded.rule_book.rules) == (2, ())
     assert loaded.limits == ()
     assert len(loaded.models["gpt"].attachments) == 2
 
@@ -232,6 +316,9 @@ async def test_prune_deletes_what_is_gone_disabled_before_or_not(apply, load):
         "pruned limit day",
         "pruned limit month",
         "pruned caller ci",
+        "pruned rule file-1",
+        "pruned rule file-2",
+        "pruned workflow standard",
     ]
     assert await load() == Catalog(epoch=3)
 
@@ -255,6 +342,7 @@ async def test_prune_leaves_a_provider_that_a_model_of_the_api_needs(apply, load
         (models, "gpt", ("models", "gpt")),
         (limits, "month", ("budgets", "month")),
         (callers, "ci", ("callers", "ci")),
+        (workflows, "standard", ("workflows", "standard")),
     ],
 )
 async def test_a_file_that_names_a_row_of_the_api_is_refused_whole(apply, engines, load, table, name, key_path):
@@ -269,7 +357,7 @@ async def test_a_file_that_names_a_row_of_the_api_is_refused_whole(apply, engine
 
 async def test_rows_of_the_api_are_never_touched(apply, engines, load):
     await apply(FULL)
-    for table in (providers, models, limits, callers):
+    for table in TABLES:
         for row in await rows_of(engines, table):
             await hand_to_the_api(engines, table, row["name"])
     before = await load()
@@ -335,6 +423,55 @@ async def test_attachments_are_replaced_only_when_they_changed(apply, engines):
     assert await apply(provider("a"), provider("b"), model("m", "b", "a", display_name="M")) == ["changed model m (attachments)"]
 
 
+async def test_rules_are_asked_in_the_files_order_and_compiled_once(apply, load):
+    many = [rule(place, condition=f"priority == {place}") for place in range(1, 13)]
+    await apply(*many)
+    loaded = await load()
+    assert [found.condition for found in loaded.rules] == [found.condition for found in many]
+    assert [found.condition.text for found in loaded.rule_book.rules] == [found.condition for found in many]
+    assert replace(loaded, default_model="x").rule_book.rules[0].condition is loaded.rule_book.rules[0].condition
+
+
+async def test_a_rule_that_went_away_is_no_longer_asked_and_comes_back(apply, load):
+    await apply(rule(1), rule(2, condition="hour > 3"))
+    assert await apply(rule(1)) == ["disabled rule file-2: no longer in the file"]
+    loaded = await load()
+    assert ([found.name for found in loaded.rules], len(loaded.rule_book.rules)) == (["file-1", "file-2"], 1)
+    assert await apply(rule(1), rule(2)) == ["changed rule file-2 (condition, enabled)"]
+
+
+async def test_prune_leaves_what_rules_and_workflows_of_the_api_name(apply, load, engines):
+    """They would say something else, or nothing, without it."""
+    await apply(
+        provider("a"),
+        provider("b"),
+        provider("c"),
+        *(model("m-plan", "a"), model("n", "a", aliases=("nick",)), model("o", "c")),
+        limit("cap"),
+        rule(1, provider="b", model="nick", condition="budget_used['cap'] > 0.5 and headroom['c'] < 0.1"),
+        workflow("w", "plan"),
+    )
+    await hand_to_the_api(engines, rules, "file-1")
+    await hand_to_the_api(engines, workflows, "w")
+    assert await apply(Catalog(), prune=True) == [
+        "disabled provider a: no longer in the file",
+        "disabled provider b: no longer in the file",
+        "disabled provider c: no longer in the file",
+        "disabled model m-plan: no longer in the file",
+        "disabled model n: no longer in the file",
+        "pruned model o",
+        "disabled limit cap: no longer in the file",
+    ]
+
+
+async def test_a_rule_that_nobody_can_read_is_no_reason_to_route_without_it(apply, load, engines):
+    await apply(rule(1))
+    async with engines.write.begin() as conn:
+        await conn.execute(update(rules).values(condition="a language of later versions"))
+    with pytest.raises(LedgerError, match="The routing rules in the ledger cannot be read: column"):
+        await load()
+
+
 async def test_the_pools_model_is_the_default(apply, load):
     await apply(model("default"))
     assert (await load()).default_model == "default"
@@ -356,6 +493,8 @@ def catalogs(draw):
         values.append(model(f"m{name}", *ladder, aliases=tuple(next(aliases) for _ in range(draw(st.integers(0, 1))))))
     values += [limit(name, limit=draw(st.integers(0, 2))) for name in sorted(draw(NAMES))]
     values += [caller(name, next(tokens)) for name in sorted(draw(NAMES))]
+    values += [rule(place, condition=f"priority == {draw(st.integers(0, 1))}") for place in range(1, draw(st.integers(0, 2)) + 1)]
+    values += [workflow(name, *"xy"[: draw(st.integers(1, 2))]) for name in sorted(draw(NAMES))]
     return catalog(*values)
 
 
@@ -365,6 +504,9 @@ def without_versions(found):
         epoch=0,
         providers={name: replace(value, version=1) for name, value in found.providers.items()},
         models={name: replace(value, version=1) for name, value in found.models.items()},
+        callers={name: replace(value, version=1) for name, value in found.callers.items()},
+        rules=tuple(replace(value, version=1) for value in found.rules),
+        workflows={name: replace(value, version=1) for name, value in found.workflows.items()},
     )
 
 

@@ -8,14 +8,41 @@ Never: keeps a secret (credentials are references), nor knows what an upstream s
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 
+from quota_router.core.conditions import compile_kept
 from quota_router.core.limits import Limit
 from quota_router.core.pricing import PriceTable
+from quota_router.core.rules import Rule, RuleBook
+from quota_router.core.words import ManagedBy, OnUnusable, Strategy
+
+__all__ = [
+    "ADMIN",
+    "DEFAULT_MODEL",
+    "HEADERS",
+    "Attachment",
+    "Billing",
+    "Caller",
+    "Catalog",
+    "Family",
+    "ManagedBy",
+    "Model",
+    "Network",
+    "OnUnusable",
+    "Poller",
+    "Provider",
+    "RoutingRule",
+    "Stage",
+    "Strategy",
+    "Workflow",
+]
 
 DEFAULT_MODEL = "default"
 """The model that a pool makes, and that a call without a model falls to when nothing else is configured."""
 ADMIN = "admin"
 """The caller that the admin token stands for; the file cannot make another."""
+HEADERS = "headers"
+"""The source of quota readings that every answer brings along."""
 
 
 class Family(StrEnum):
@@ -40,17 +67,29 @@ class Billing(StrEnum):
     FLAT = "flat"
 
 
-class Strategy(StrEnum):
-    """How rungs of one tier are ordered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poller:
+    """A quota endpoint that is asked from time to time. Either `preset` or `url` is given; a preset knows the rest itself."""
 
-    PRIORITY = "priority"
-
-
-class ManagedBy(StrEnum):
-    """Who may edit a row."""
-
-    FILE = "file"
-    API = "api"
+    name: str
+    """readings carry it as their source: `poller:NAME`"""
+    preset: str | None = None
+    url: str | None = None
+    credential_ref: str | None = None
+    """`None`: the provider's own"""
+    used: str | None = None
+    """where in the answer: a JSON pointer (RFC 6901, read 2026-11-20), as are the next four; `None`: it does not say"""
+    limit: str | None = None
+    share: str | None = None
+    remaining: str | None = None
+    resets_at: str | None = None
+    scale: Fraction = Fraction(1)
+    """what a number of the answer is multiplied with to come to the unit, such as 0.01 for percent or cents"""
+    unit: str = "share"
+    """a unit of limits, or `share`: a part of an unknown whole"""
+    window: str = ""
+    """the short name of the window it speaks of, such as `5h`"""
+    every_s: int = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +112,23 @@ class Provider:
     billing: Billing = Billing.METERED
     enabled: bool = True
     paused: bool = False
+    """by the operator, until he resumes it; what `pause_at` does is worked out anew for every call and never stands here"""
+    paused_reason: str = ""
+    """in the operator's words"""
+    reserve: Fraction = Fraction(0)
+    """the share of each live window that is kept back"""
+    pause_at: Fraction | None = None
+    """the used share of a live window at which no new call is sent until it ends; `None`: none"""
+    pace: bool = False
+    """a live window is used up no faster than it passes"""
+    quota_sources: tuple[str, ...] = (HEADERS,)
+    """`headers`, and presets of pollers"""
+    pollers: tuple[Poller, ...] = ()
+    """asked beside the sources"""
+    command_template: tuple[str, ...] = ()
+    """the program that is run instead of asking `base_url`, and its arguments with `{prompt_file}`, `{model}`, `{output_file}`"""
+    env: tuple[tuple[str, str], ...] = ()
+    """variables of that program, by name"""
     default_upstream_model: str | None = None
     """the upstream name of attachments that give none; `None`: the model's own name"""
     display_name: str = ""
@@ -84,6 +140,11 @@ class Provider:
     def is_keyless(self) -> bool:
         """A local provider that was declared to need no credential."""
         return self.credential_ref == "none"
+
+    @property
+    def is_command(self) -> bool:
+        """A program on this machine stands in for an API; there is no base URL then."""
+        return bool(self.command_template)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +184,8 @@ class Model:
     aliases: tuple[str, ...] = ()
     capabilities: tuple[str, ...] | None = None
     """`None`: unknown"""
+    tags: tuple[str, ...] = ()
+    """free words, for routers that choose by them"""
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     fallbacks: tuple[str, ...] = ()
@@ -142,6 +205,67 @@ class Caller:
     scopes: tuple[str, ...] = ("call",)
     enabled: bool = True
     managed_by: ManagedBy = ManagedBy.FILE
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingRule:
+    """A routing rule as the operator wrote it; `Catalog.rule_book` holds it compiled."""
+
+    name: str
+    """`file-1` is the file's first one; those of the API are named by their id"""
+    condition: str
+    model: str | None = None
+    provider: str | None = None
+    strategy: Strategy | None = None
+    share: Fraction | None = None
+    on_unusable: OnUnusable = OnUnusable.FALL_THROUGH
+    reason: str | None = None
+    rank: int
+    """rules are asked in the order of their ranks"""
+    enabled: bool = True
+    managed_by: ManagedBy = ManagedBy.FILE
+    version: int = 1
+
+    def compile(self) -> Rule:
+        """
+        The rule as it is asked.
+
+        Raises:
+            ValueError: its condition is none, or it changes nothing.
+        """
+        return Rule(
+            condition=compile_kept(self.condition),
+            model=self.model,
+            provider=self.provider,
+            strategy=self.strategy,
+            share=self.share,
+            on_unusable=self.on_unusable,
+            reason=self.reason,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One step of a workflow, and the model that takes it."""
+
+    name: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """Named stages in their order; a call of one is asked for as `workflow:NAME/STAGE`."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    enabled: bool = True
+    managed_by: ManagedBy = ManagedBy.FILE
+    version: int = 1
+
+    def find_stage(self, name: str) -> Stage | None:
+        """The stage of that name; `None`: there is none."""
+        return next((stage for stage in self.stages if stage.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +277,17 @@ class Catalog:
     models: Mapping[str, Model] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
     callers: Mapping[str, Caller] = field(default_factory=dict)
+    rules: tuple[RoutingRule, ...] = ()
+    """in the order in which they are asked, those included that are disabled"""
+    workflows: Mapping[str, Workflow] = field(default_factory=dict)
     default_model: str | None = None
+    """this and the next two come from the file of the daemon that made the snapshot, not from rows"""
+    timezone: str = "UTC"
+    """in which rules read the hour and the weekday: an IANA name"""
+    routers: tuple[str, ...] = ()
+    """`package.module:object` each, in their order"""
+    rule_book: RuleBook = field(default_factory=RuleBook, init=False, repr=False, compare=False)
+    """the enabled rules, compiled"""
     _by_alias: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _limits_by_subject: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -162,6 +296,8 @@ class Catalog:
         by_subject: dict[str, tuple[Limit, ...]] = {}
         for limit in self.limits:
             by_subject[limit.subject] = (*by_subject.get(limit.subject, ()), limit)
+        book = RuleBook(rules=tuple(rule.compile() for rule in self.rules if rule.enabled))
+        object.__setattr__(self, "rule_book", book)
         object.__setattr__(self, "_by_alias", by_alias)
         object.__setattr__(self, "_limits_by_subject", by_subject)
 

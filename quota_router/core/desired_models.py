@@ -13,17 +13,13 @@ Decision 2026-11 -- a ladder comes from the `[[models]]` blocks of its name. `[p
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from quota_router.core.catalog import DEFAULT_MODEL, Attachment, Family, Model, Provider, Strategy
 from quota_router.core.desired_prices import build_price
+from quota_router.core.desired_providers import LATER_FAMILIES
 from quota_router.core.naming import check_known, check_name, fail, read_word
 from quota_router.core.pricing import PriceTable
 from quota_router.errors import KeyPath
-
-POLICIES = ("priority",)
-LATER_STRATEGIES = ("round_robin", "weighted", "random", "least_used", "soonest_reset", "cheapest", "fastest")
-"""Words of the design that this version does not serve; said so instead of `not known`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +41,7 @@ class _Rung:
     weight: int = 1
     price: PriceTable | None = None
     unmetered: bool = False
+    enabled: bool = True
 
 
 def build_models(desired: Mapping[str, Any], providers: Mapping[str, Provider]) -> dict[str, Model]:
@@ -97,7 +94,7 @@ def _model(
     if not tiers:
         fail(path, f"no explicit provider attachments configured for model {name!r}: add provider or attachments.")
     family_path, family = _said(blocks, "family")
-    stated = None if family is None else read_word("family", family, Family, family_path, later=("gemini",))
+    stated = None if family is None else read_word("family", family, Family, family_path, later=LATER_FAMILIES)
     strategy_path, strategy = _said(blocks, "strategy")
     capabilities = _said(blocks, "capabilities")[1]
     attachments = _ladder(name, tiers, providers, stated)
@@ -105,10 +102,11 @@ def _model(
         name=name,
         family=providers[attachments[0].provider].family,
         attachments=attachments,
-        strategy=read_word("strategy", strategy or Strategy.PRIORITY.value, Strategy, strategy_path, later=LATER_STRATEGIES),
+        strategy=read_word("strategy", strategy or Strategy.PRIORITY.value, Strategy, strategy_path),
         display_name=_said(blocks, "display_name")[1] or "",
         aliases=_gathered(blocks, "aliases"),
         capabilities=None if capabilities is None else tuple(dict.fromkeys(capabilities)),
+        tags=_gathered(blocks, "tags"),
         context_tokens=_said(blocks, "context_tokens")[1],
         max_output_tokens=_said(blocks, "max_output_tokens")[1],
         fallbacks=_gathered(blocks, "fallbacks"),
@@ -178,6 +176,7 @@ def _rung(
         weight=table.get("weight", 1),
         price=price,
         unmetered=table.get("unmetered", block.table.get("unmetered", False)),
+        enabled=table.get("enabled", True),
     )
 
 
@@ -211,6 +210,7 @@ def _ladder(
                     weight=rung.weight,
                     price=rung.price,
                     unmetered=rung.unmetered,
+                    enabled=rung.enabled,
                 )
             )
     return tuple(sorted(attachments, key=lambda attachment: (attachment.priority, attachment.position)))
@@ -218,13 +218,7 @@ def _ladder(
 
 def _pool(routing: Mapping[str, Any], providers: Mapping[str, Provider]) -> Model | None:
     """The model that `[routing] models` makes; `None`: no pool is configured."""
-    if "timezone" in routing:
-        _check_zone(routing["timezone"])
-    if "policy" in routing:
-        policy = routing["policy"]
-        if policy in LATER_STRATEGIES:
-            fail(("routing", "policy"), f"policy {policy!r} is not supported by this version yet: write 'priority'.")
-        check_known("policy", policy, POLICIES, ("routing", "policy"))
+    policy = read_word("policy", routing.get("policy", Strategy.PRIORITY.value), Strategy, ("routing", "policy"))
     if "policy" in routing and not routing.get("models"):
         fail(("routing", "policy"), "a policy orders a pool: add models = [{ provider, model }, …] beside it.")
     if "models" not in routing:
@@ -235,7 +229,7 @@ def _pool(routing: Mapping[str, Any], providers: Mapping[str, Provider]) -> Mode
     check_name("model", name, ("routing", "default_model"))
     tiers = [(_pool_rung(entry, providers, ("routing", "models", place)),) for place, entry in enumerate(routing["models"])]
     attachments = _ladder(name, tiers, providers, None)
-    return Model(name=name, family=providers[attachments[0].provider].family, attachments=attachments)
+    return Model(name=name, family=providers[attachments[0].provider].family, attachments=attachments, strategy=policy)
 
 
 def _pool_rung(entry: Mapping[str, Any], providers: Mapping[str, Provider], path: KeyPath) -> _Rung:
@@ -244,13 +238,6 @@ def _pool_rung(entry: Mapping[str, Any], providers: Mapping[str, Provider], path
     if upstream_model is None:
         fail(path, f"no upstream model for provider {entry['provider']!r}: add model here or in the provider's table.")
     return _Rung(path=path, provider=entry["provider"], upstream_model=upstream_model)
-
-
-def _check_zone(timezone: str) -> None:
-    try:
-        ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        fail(("routing", "timezone"), f"timezone {timezone!r} is not known: write an IANA name such as 'Europe/Berlin'.")
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

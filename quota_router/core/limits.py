@@ -6,7 +6,7 @@ Never: reads balances (they are passed in) or the clock; the arithmetic of windo
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -14,6 +14,8 @@ from typing import assert_never
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
+
+from quota_router.core.words import ManagedBy
 
 EVERYONE = "everyone"
 """The subject of a limit that every call counts in."""
@@ -91,6 +93,9 @@ class Limit:
     """`None`: calendar for names, rolling for durations; `rolling`, `first_use`, an RFC 3339 instant, a weekday, `1`-`31`"""
     timezone: str = "UTC"
     enforcement: Enforcement = Enforcement.BOUNDED
+    managed_by: ManagedBy = field(default=ManagedBy.FILE, compare=False)
+    """who may edit it; two limits that count the same are the same limit"""
+    version: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,22 +21,16 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from quota_router.core.catalog import Strategy
 from quota_router.core.conditions import Condition, Facts, show_number
+from quota_router.core.words import OnUnusable, Strategy
+
+__all__ = ["RULES_MAX", "OnUnusable", "Rule", "RuleBook", "RuleTrace", "Standing"]
 
 RULES_MAX = 200
 
 _DRAW_BYTES = 8
 _DRAWS = 1 << 8 * _DRAW_BYTES
 """How many different draws there are: a share is exact to one in so many."""
-
-
-class OnUnusable(StrEnum):
-    """What happens when a rule matched and nobody it allows is usable, fallbacks included."""
-
-    FALL_THROUGH = "fall_through"
-    """the next matching rule is tried, and behind the last one what holds without rules"""
-    REFUSE = "refuse"
 
 
 class Standing(StrEnum):

@@ -20,12 +20,17 @@ class Vendor:
     Sources, read 2026-11-20: base URLs and key variables from the vendors' API references and official SDKs; local ports from
     the documentation of Ollama, LM Studio, vLLM and llama.cpp's server; price list names from genai-prices 0.2.3;
     `abort_stops_billing` from OpenRouter's list of providers that stop billing when a stream is aborted (its streaming page).
+    Read 2026-11-25: gemini from ai.google.dev/gemini-api/docs/openai; azure's variable from OpenAI's SDK 3.52 and its /openai/v1
+    path, which takes the key as a bearer token, from Microsoft's Foundry pages; bedrock from its guide on chat completions, whose
+    recommended second endpoint is bedrock-mantle.REGION.api.aws/v1; minimax from platform.minimax.io (in China api.minimaxi.com);
+    siliconflow from docs.siliconflow.com (in China api.siliconflow.cn); cohere from its compatibility API; perplexity from its
+    SDK's pages. No variable of LiteLLM's proxy is sure, so that it has no preset.
     """
 
     name: str
     family: Family
-    base_url: str
-    """what the vendor's SDK takes, without a trailing slash"""
+    base_url: str | None
+    """what the vendor's SDK takes, without a trailing slash; `None`: each operator has his own"""
     key_env: str | None
     """the variable that the vendor's SDK reads its key from; `None`: keyless"""
     network: Network
@@ -33,9 +38,11 @@ class Vendor:
     """the vendor's name in genai-prices; `None`: not listed"""
     abort_stops_billing: bool
     """False also where nobody has said: then the answer is drained, which costs time and no money"""
+    base_url_example: str = ""
+    """where each operator has his own: how it looks"""
 
 
-def _openai(name: str, base_url: str, key_env: str, prices_id: str, *, abort_stops_billing: bool = False) -> Vendor:
+def _openai(name: str, base_url: str, key_env: str, prices_id: str | None, *, abort_stops_billing: bool = False) -> Vendor:
     return Vendor(
         name=name,
         family=Family.OPENAI,
@@ -44,6 +51,20 @@ def _openai(name: str, base_url: str, key_env: str, prices_id: str, *, abort_sto
         network=Network.PUBLIC,
         prices_id=prices_id,
         abort_stops_billing=abort_stops_billing,
+    )
+
+
+def _own(name: str, example: str, key_env: str, prices_id: str) -> Vendor:
+    """A cloud that speaks openai at an address of the operator's own."""
+    return Vendor(
+        name=name,
+        family=Family.OPENAI,
+        base_url=None,
+        key_env=key_env,
+        network=Network.PUBLIC,
+        prices_id=prices_id,
+        abort_stops_billing=False,
+        base_url_example=example,
     )
 
 
@@ -81,6 +102,13 @@ _PRESETS = (
     _openai("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "cerebras"),
     _openai("moonshot", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "moonshotai"),
     _openai("zai", "https://api.z.ai/api/paas/v4", "ZAI_API_KEY", "zai"),
+    _openai("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"),
+    _openai("minimax", "https://api.minimax.io/v1", "MINIMAX_API_KEY", "minimax"),
+    _openai("siliconflow", "https://api.siliconflow.com/v1", "SILICONFLOW_API_KEY", None),
+    _openai("cohere", "https://api.cohere.ai/compatibility/v1", "CO_API_KEY", "cohere"),
+    _openai("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", "perplexity"),
+    _own("azure", "https://RESOURCE.openai.azure.com/openai/v1", "AZURE_OPENAI_API_KEY", "azure"),
+    _own("bedrock", "https://bedrock-runtime.REGION.amazonaws.com/openai/v1", "AWS_BEARER_TOKEN_BEDROCK", "aws"),
     _local("ollama", 11434),
     _local("lmstudio", 1234),
     _local("vllm", 8000),

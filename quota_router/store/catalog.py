@@ -7,14 +7,15 @@ Never: begins or commits a transaction, projects balances (the lane does, for th
 model, which is the file's own and joins the snapshot in the daemon.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, assert_never
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
-from quota_router.core.catalog import DEFAULT_MODEL, Catalog, ManagedBy, Model
+from quota_router.core.catalog import DEFAULT_MODEL, Catalog, ManagedBy, Model, Provider
 from quota_router.core.limits import Limit
+from quota_router.errors import LedgerError
 from quota_router.store import catalog_rows as rows
 from quota_router.store.catalog_changes import (
     Action,
@@ -22,13 +23,22 @@ from quota_router.store.catalog_changes import (
     RowKind,
     Shelf,
     Stored,
-    Value,
     Wanted,
+    by_kind,
     compare,
-    is_files,
     refuse_conflicts,
 )
-from quota_router.store.tables import attachments, callers, epochs, limits, model_aliases, models, providers
+from quota_router.store.tables import (
+    attachments,
+    callers,
+    epochs,
+    limits,
+    model_aliases,
+    models,
+    providers,
+    rules,
+    workflows,
+)
 
 __all__ = ["Action", "Change", "RowKind", "apply_catalog", "load_catalog"]
 
@@ -37,6 +47,8 @@ _TABLES: dict[RowKind, Table] = {
     RowKind.MODEL: models,
     RowKind.LIMIT: limits,
     RowKind.CALLER: callers,
+    RowKind.RULE: rules,
+    RowKind.WORKFLOW: workflows,
 }
 
 
@@ -46,19 +58,28 @@ def load_catalog(conn: Connection) -> Catalog:
 
     `default_model` is `default` where a pool made such a model, else `None`: what the file says overrides it.
     """
-    shelf = _read(conn)
+    return catalog_of(_read(conn), conn.execute(select(epochs.c.value).where(epochs.c.name == "catalog")).scalar_one())
+
+
+def catalog_of(shelf: Shelf, epoch: int) -> Catalog:
+    """The snapshot of what was read."""
 
     def of(kind: RowKind) -> dict[str, Any]:
         return {name: stored.value for name, stored in shelf[kind].items()}
 
-    return Catalog(
-        epoch=conn.execute(select(epochs.c.value).where(epochs.c.name == "catalog")).scalar_one(),
-        providers=of(RowKind.PROVIDER),
-        models=of(RowKind.MODEL),
-        limits=tuple(s.value for s in shelf[RowKind.LIMIT].values() if s.enabled and isinstance(s.value, Limit)),
-        callers=of(RowKind.CALLER),
-        default_model=DEFAULT_MODEL if DEFAULT_MODEL in shelf[RowKind.MODEL] else None,
-    )
+    try:
+        return Catalog(
+            epoch=epoch,
+            providers=of(RowKind.PROVIDER),
+            models=of(RowKind.MODEL),
+            limits=tuple(s.value for s in shelf[RowKind.LIMIT].values() if s.enabled and isinstance(s.value, Limit)),
+            callers=of(RowKind.CALLER),
+            rules=tuple(sorted(of(RowKind.RULE).values(), key=lambda rule: (rule.rank, rule.name))),
+            workflows=of(RowKind.WORKFLOW),
+            default_model=DEFAULT_MODEL if DEFAULT_MODEL in shelf[RowKind.MODEL] else None,
+        )
+    except ValueError as exc:  # rows that another program wrote: better no routing than another one
+        raise LedgerError(f"The routing rules in the ledger cannot be read: {exc}") from exc
 
 
 def apply_catalog(conn: Connection, desired: Catalog, now: datetime, *, prune: bool = False) -> list[Change]:
@@ -75,19 +96,25 @@ def apply_catalog(conn: Connection, desired: Catalog, now: datetime, *, prune: b
         ConfigError: the file names a row, or takes an alias or a token, that is managed through the API, or attaches a model
             to a provider that does not exist. Nothing was written.
     """
-    wanted: dict[RowKind, Mapping[str, Value]] = {
-        RowKind.PROVIDER: desired.providers,
-        RowKind.MODEL: {name: rows.in_stored_order(model) for name, model in desired.models.items()},
-        RowKind.LIMIT: {limit.name: limit for limit in desired.limits},
-        RowKind.CALLER: desired.callers,
-    }
     shelf = _read(conn)
+    wanted = by_kind(desired) | {
+        RowKind.MODEL: {name: rows.in_stored_order(model) for name, model in desired.models.items()},
+        RowKind.PROVIDER: {name: _still_paused(provider, shelf) for name, provider in desired.providers.items()},
+    }
     refuse_conflicts(wanted, shelf)
     changes = list(compare(wanted, shelf, prune=prune))
     # From here on it must succeed.
     if changes:
         _write(conn, changes, wanted, shelf, now)
     return changes
+
+
+def _still_paused(provider: Provider, shelf: Shelf) -> Provider:
+    """The provider as the file says it: pausing is the operator's word at run time, and outlives an apply."""
+    stored = shelf[RowKind.PROVIDER].get(provider.name)
+    if stored is None or not isinstance(stored.value, Provider):
+        return provider
+    return replace(provider, paused=stored.value.paused, paused_reason=stored.value.paused_reason)
 
 
 def _read(conn: Connection) -> Shelf:
@@ -100,6 +127,8 @@ def _read(conn: Connection) -> Shelf:
         RowKind.MODEL: rows.model_reader(found[model_aliases], found[attachments]),
         RowKind.LIMIT: rows.read_limit,
         RowKind.CALLER: rows.read_caller,
+        RowKind.RULE: rows.read_rule,
+        RowKind.WORKFLOW: rows.read_workflow,
     }
     return {
         kind: {
@@ -107,6 +136,7 @@ def _read(conn: Connection) -> Shelf:
                 value=readers[kind](row),
                 enabled=bool(row.enabled),
                 managed_by=ManagedBy(row.managed_by),
+                version=row.version,
                 created_at=row.created_at,
             )
             for row in found[table]
@@ -116,12 +146,12 @@ def _read(conn: Connection) -> Shelf:
 
 
 def _write(conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf, now: datetime) -> None:
-    _make_room(conn, changes, wanted, shelf)
+    _make_room(conn, changes)
     for change in changes:
         match change.action:
             case Action.ADDED | Action.CHANGED:
                 value = wanted[change.kind][change.name]
-                _put(conn, change, rows.row_of(value), shelf, now)
+                _put(conn, change, rows.row_of(value) | {"managed_by": value.managed_by}, shelf, now)
                 if isinstance(value, Model):
                     _put_parts(conn, value, change, now)
             case Action.DISABLED:
@@ -133,7 +163,7 @@ def _write(conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf
     conn.execute(update(epochs).where(epochs.c.name == "catalog").values(value=epochs.c.value + 1))
 
 
-def _make_room(conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf) -> None:
+def _make_room(conn: Connection, changes: list[Change]) -> None:
     """
     Delete what goes, before anything comes that could need its name, place, alias or token.
 
@@ -144,26 +174,28 @@ def _make_room(conn: Connection, changes: list[Change], wanted: Wanted, shelf: S
         return [change.name for change in changes if change.kind is kind and change.action in actions]
 
     pruned = {kind: names(kind, Action.PRUNED) for kind in RowKind}
-    gone = [name for name, stored in shelf[RowKind.MODEL].items() if is_files(stored) and name not in wanted[RowKind.MODEL]]
+    touched = names(RowKind.MODEL, Action.CHANGED, Action.DISABLED, Action.PRUNED)
     moved = [c.name for c in changes if c.kind is RowKind.MODEL and "attachments" in c.fields]
-    conn.execute(delete(model_aliases).where(model_aliases.c.model.in_(gone + names(RowKind.MODEL, Action.CHANGED))))
+    conn.execute(delete(model_aliases).where(model_aliases.c.model.in_(touched)))
     conn.execute(delete(attachments).where(attachments.c.model.in_(moved + pruned[RowKind.MODEL])))
     # Models before the providers they were attached to.
     conn.execute(delete(models).where(models.c.name.in_(pruned[RowKind.MODEL])))
     conn.execute(delete(providers).where(providers.c.name.in_(pruned[RowKind.PROVIDER])))
-    conn.execute(delete(limits).where(limits.c.name.in_(pruned[RowKind.LIMIT])))
     conn.execute(delete(callers).where(callers.c.name.in_(names(RowKind.CALLER, Action.PRUNED, Action.CHANGED))))
+    for kind in (RowKind.LIMIT, RowKind.RULE, RowKind.WORKFLOW):
+        conn.execute(delete(_TABLES[kind]).where(_TABLES[kind].c.name.in_(pruned[kind])))
 
 
 def _put(conn: Connection, change: Change, row: dict[str, Any], shelf: Shelf, now: datetime) -> None:
     table, stored = _TABLES[change.kind], shelf[change.kind].get(change.name)
-    is_new = stored is None or (change.kind is RowKind.CALLER and change.action is Action.CHANGED)
-    if is_new:
-        born = now if stored is None else stored.created_at
-        conn.execute(insert(table).values(**row, managed_by=ManagedBy.FILE, created_at=born, updated_at=now))
-    else:
-        version = {"version": table.c.version + 1} if "version" in table.c else {}
-        conn.execute(update(table).where(table.c.name == change.name).values(**row, **version, updated_at=now))
+    if stored is None:
+        conn.execute(insert(table).values(**row, created_at=now, updated_at=now))
+        return
+    version = stored.version + 1
+    if change.kind is RowKind.CALLER and change.action is Action.CHANGED:
+        conn.execute(insert(table).values(**row, version=version, created_at=stored.created_at, updated_at=now))
+        return
+    conn.execute(update(table).where(table.c.name == change.name).values(**row, version=version, updated_at=now))
 
 
 def _put_parts(conn: Connection, model: Model, change: Change, now: datetime) -> None:

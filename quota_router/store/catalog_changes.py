@@ -11,7 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from quota_router.core.catalog import Caller, ManagedBy, Model, Provider
+from quota_router.core.catalog import Caller, Catalog, ManagedBy, Model, Provider, RoutingRule, Workflow
+from quota_router.core.conditions import compile_kept
 from quota_router.core.limits import Limit
 from quota_router.errors import ConfigError
 
@@ -33,6 +34,8 @@ class RowKind(StrEnum):
     MODEL = "model"
     LIMIT = "limit"
     CALLER = "caller"
+    RULE = "rule"
+    WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ class Change:
         return {"action": self.action, "kind": self.kind, "name": self.name, "fields": self.fields, "text": self.describe()}
 
 
-Value = Provider | Model | Limit | Caller
+Value = Provider | Model | Limit | Caller | RoutingRule | Workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +68,32 @@ class Stored:
     value: Value
     enabled: bool
     managed_by: ManagedBy
+    version: int
     created_at: datetime
 
 
-_NOT_THE_FILES = frozenset({"managed_by", "version", "paused"})
-"""Fields that the file does not say: pausing is the operator's word at run time, and outlives an apply."""
+_BY_PROVIDER = ("provider_status", "headroom")
+"""Fields of conditions that are asked of a provider."""
+_OF_THE_ROW = frozenset({"managed_by", "version"})
+"""Fields that a row keeps for itself."""
 
 
 Shelf = dict[RowKind, dict[str, Stored]]
 """What is stored, by kind and name."""
 Wanted = Mapping[RowKind, Mapping[str, Value]]
 """What the file says, by kind and name."""
+
+
+def by_kind(catalog: Catalog) -> dict[RowKind, Mapping[str, Value]]:
+    """A catalog's values as rows are kept."""
+    return {
+        RowKind.PROVIDER: catalog.providers,
+        RowKind.MODEL: catalog.models,
+        RowKind.LIMIT: {limit.name: limit for limit in catalog.limits},
+        RowKind.CALLER: catalog.callers,
+        RowKind.RULE: {rule.name: rule for rule in catalog.rules},
+        RowKind.WORKFLOW: catalog.workflows,
+    }
 
 
 def refuse_conflicts(wanted: Wanted, shelf: Shelf) -> None:
@@ -120,9 +138,7 @@ def refuse_conflicts(wanted: Wanted, shelf: Shelf) -> None:
 def compare(wanted: Wanted, shelf: Shelf, *, prune: bool) -> Iterator[Change]:
     """Every row that must change, by kind; of the rows no longer in the file those that are not disabled yet."""
     tokens = {mark for caller in wanted[RowKind.CALLER].values() for mark in _unique_marks(caller)}
-    # A gone model is pruned with its attachments, so only the others keep a provider from being deleted.
-    staying = [s.value for n, s in shelf[RowKind.MODEL].items() if n not in wanted[RowKind.MODEL] and not (prune and is_files(s))]
-    needed = {provider for _, provider in _attached((*wanted[RowKind.MODEL].values(), *staying))}
+    needed = _needed(wanted, shelf, prune=prune)
     for kind, values in wanted.items():
         for name, value in values.items():
             stored = shelf[kind].get(name)
@@ -133,7 +149,7 @@ def compare(wanted: Wanted, shelf: Shelf, *, prune: bool) -> Iterator[Change]:
         for name, stored in shelf[kind].items():
             if name in values or not is_files(stored):
                 continue
-            may_go = prune and not (kind is RowKind.PROVIDER and name in needed)
+            may_go = prune and (kind, name) not in needed
             # A caller that was renamed keeps its token: the old row makes room for it.
             must_go = kind is RowKind.CALLER and not tokens.isdisjoint(_unique_marks(stored.value))
             if may_go or must_go:
@@ -142,8 +158,39 @@ def compare(wanted: Wanted, shelf: Shelf, *, prune: bool) -> Iterator[Change]:
                 yield Change(action=Action.DISABLED, kind=kind, name=name)
 
 
+def _needed(wanted: Wanted, shelf: Shelf, *, prune: bool) -> set[tuple[RowKind, str]]:
+    """What rows that stay are made of: it may be disabled, but not deleted."""
+    theirs = [stored.value for found in shelf.values() for stored in found.values() if not is_files(stored)]
+    needed = {named for value in theirs for named in names_in(value)}
+    known = list(shelf[RowKind.MODEL].values())
+    for stored in known:
+        if any((RowKind.MODEL, alias) in needed for _, alias in _unique_marks(stored.value)):
+            needed.add((RowKind.MODEL, stored.value.name))
+    # A gone model is pruned with its attachments, so only the others keep a provider from being deleted.
+    gone = {s.value.name for s in known if prune and is_files(s) and (RowKind.MODEL, s.value.name) not in needed}
+    staying = [s.value for s in known if s.value.name not in wanted[RowKind.MODEL] and s.value.name not in gone]
+    return needed | {(RowKind.PROVIDER, provider) for _, provider in _attached((*wanted[RowKind.MODEL].values(), *staying))}
+
+
+def names_in(value: Value) -> set[tuple[RowKind, str]]:
+    """The rows that a value names, attachments apart. A model may be named by an alias."""
+    match value:
+        case Model():
+            return {(RowKind.MODEL, name) for name in value.fallbacks}
+        case RoutingRule():
+            named = {(RowKind.PROVIDER, value.provider), (RowKind.MODEL, value.model)}
+            looked_at = compile_kept(value.condition).fields
+            asked = {(RowKind.PROVIDER, name) for field in _BY_PROVIDER for name in looked_at.get(field, ())}
+            asked |= {(RowKind.LIMIT, name) for name in looked_at.get("budget_used", ())}
+            return {(kind, name) for kind, name in named if name is not None} | asked
+        case Workflow():
+            return {(RowKind.MODEL, stage.model) for stage in value.stages}
+        case _:
+            return set()
+
+
 def _differences(value: Value, stored: Stored) -> tuple[str, ...]:
-    names = (field.name for field in fields(value) if field.name not in _NOT_THE_FILES)
+    names = (field.name for field in fields(value) if field.name not in _OF_THE_ROW)
     different = tuple(name for name in names if getattr(value, name) != getattr(stored.value, name))
     # A limit has no flag of its own: to be in the file is to be enabled.
     return (*different, "enabled") if isinstance(value, Limit) and not stored.enabled else different

@@ -8,15 +8,30 @@ Never: runs a statement.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
+from fractions import Fraction
 from typing import Any, assert_never
 
 import msgspec
 from sqlalchemy import Row
 
-from quota_router.core.catalog import Attachment, Billing, Caller, Family, ManagedBy, Model, Network, Provider, Strategy
+from quota_router.core.catalog import (
+    Attachment,
+    Billing,
+    Caller,
+    Family,
+    Model,
+    Network,
+    Poller,
+    Provider,
+    RoutingRule,
+    Stage,
+    Workflow,
+)
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable
+from quota_router.core.shares import from_ppm, show_decimal, to_ppm
+from quota_router.core.words import ManagedBy, OnUnusable, Strategy
 from quota_router.store.catalog_changes import Value
 
 Reader = Callable[[Row[Any]], Value]
@@ -29,24 +44,10 @@ def in_stored_order(model: Model) -> Model:
 
 
 def row_of(value: Value) -> dict[str, Any]:
-    """The columns the file decides; a model's aliases and attachments have rows of their own."""
+    """The columns that say what *value* says; a model's aliases and attachments have rows of their own."""
     match value:
         case Provider():
-            return {
-                "name": value.name,
-                "family": value.family,
-                "vendor": value.vendor,
-                "account": value.account,
-                "base_url": value.base_url,
-                "credential_ref": value.credential_ref,
-                "network": value.network,
-                "allow": _to_json(value.allow),
-                "billing": value.billing,
-                "enabled": int(value.enabled),
-                "default_upstream_model": value.default_upstream_model,
-                "display_name": value.display_name,
-                "description": value.description,
-            }
+            return _row_of_provider(value)
         case Model():
             return {
                 "name": value.name,
@@ -54,6 +55,7 @@ def row_of(value: Value) -> dict[str, Any]:
                 "strategy": value.strategy,
                 "display_name": value.display_name,
                 "capabilities": None if value.capabilities is None else _to_json(value.capabilities),
+                "tags": _to_json(value.tags),
                 "context_tokens": value.context_tokens,
                 "max_output_tokens": value.max_output_tokens,
                 "fallbacks": _to_json(value.fallbacks),
@@ -81,8 +83,54 @@ def row_of(value: Value) -> dict[str, Any]:
                 "scopes": _to_json(value.scopes),
                 "enabled": int(value.enabled),
             }
+        case RoutingRule():
+            return {
+                "name": value.name,
+                "rank": value.rank,
+                "condition": value.condition,
+                "model": value.model,
+                "provider": value.provider,
+                "strategy": value.strategy,
+                "share_ppm": None if value.share is None else to_ppm(value.share),
+                "on_unusable": value.on_unusable,
+                "reason": value.reason,
+                "enabled": int(value.enabled),
+            }
+        case Workflow():
+            return {
+                "name": value.name,
+                "stages": msgspec.json.encode(value.stages).decode(),
+                "enabled": int(value.enabled),
+            }
         case _:
             assert_never(value)
+
+
+def _row_of_provider(value: Provider) -> dict[str, Any]:
+    return {
+        "name": value.name,
+        "family": value.family,
+        "vendor": value.vendor,
+        "account": value.account,
+        "base_url": value.base_url,
+        "credential_ref": value.credential_ref,
+        "network": value.network,
+        "allow": _to_json(value.allow),
+        "billing": value.billing,
+        "enabled": int(value.enabled),
+        "paused": int(value.paused),
+        "paused_reason": value.paused_reason,
+        "reserve_ppm": to_ppm(value.reserve),
+        "pause_at_ppm": None if value.pause_at is None else to_ppm(value.pause_at),
+        "pace": int(value.pace),
+        "quota_sources": _to_json(value.quota_sources),
+        "pollers": msgspec.json.encode([_show_poller(poller) for poller in value.pollers]).decode(),
+        "command_template": _to_json(value.command_template),
+        "env": msgspec.json.encode(dict(value.env)).decode(),
+        "default_upstream_model": value.default_upstream_model,
+        "display_name": value.display_name,
+        "description": value.description,
+    }
 
 
 def attachment_row_of(attachment: Attachment) -> dict[str, Any]:
@@ -114,6 +162,14 @@ def read_provider(row: Row[Any]) -> Provider:
         billing=Billing(row.billing),
         enabled=bool(row.enabled),
         paused=bool(row.paused),
+        paused_reason=row.paused_reason,
+        reserve=from_ppm(row.reserve_ppm),
+        pause_at=None if row.pause_at_ppm is None else from_ppm(row.pause_at_ppm),
+        pace=bool(row.pace),
+        quota_sources=_from_json(row.quota_sources),
+        pollers=tuple(_read_poller(poller) for poller in msgspec.json.decode(row.pollers, type=list[dict[str, Any]])),
+        command_template=_from_json(row.command_template),
+        env=tuple(sorted(msgspec.json.decode(row.env, type=dict[str, str]).items())),
         default_upstream_model=row.default_upstream_model,
         display_name=row.display_name,
         description=row.description,
@@ -141,6 +197,7 @@ def model_reader(alias_rows: Iterable[Row[Any]], attachment_rows: Iterable[Row[A
                 display_name=row.display_name,
                 aliases=tuple(aliases[row.name]),
                 capabilities=None if row.capabilities is None else _from_json(row.capabilities),
+                tags=_from_json(row.tags),
                 context_tokens=row.context_tokens,
                 max_output_tokens=row.max_output_tokens,
                 fallbacks=_from_json(row.fallbacks),
@@ -180,6 +237,8 @@ def read_limit(row: Row[Any]) -> Limit:
         anchor=row.anchor,
         timezone=row.timezone,
         enforcement=Enforcement(row.enforcement),
+        managed_by=ManagedBy(row.managed_by),
+        version=row.version,
     )
 
 
@@ -191,7 +250,47 @@ def read_caller(row: Row[Any]) -> Caller:
         scopes=_from_json(row.scopes),
         enabled=bool(row.enabled),
         managed_by=ManagedBy(row.managed_by),
+        version=row.version,
     )
+
+
+def read_rule(row: Row[Any]) -> RoutingRule:
+    """A row of `rules`."""
+    return RoutingRule(
+        name=row.name,
+        condition=row.condition,
+        model=row.model,
+        provider=row.provider,
+        strategy=None if row.strategy is None else Strategy(row.strategy),
+        share=None if row.share_ppm is None else from_ppm(row.share_ppm),
+        on_unusable=OnUnusable(row.on_unusable),
+        reason=row.reason,
+        rank=row.rank,
+        enabled=bool(row.enabled),
+        managed_by=ManagedBy(row.managed_by),
+        version=row.version,
+    )
+
+
+def read_workflow(row: Row[Any]) -> Workflow:
+    """A row of `workflows`."""
+    return Workflow(
+        name=row.name,
+        stages=msgspec.json.decode(row.stages, type=tuple[Stage, ...]),
+        enabled=bool(row.enabled),
+        managed_by=ManagedBy(row.managed_by),
+        version=row.version,
+    )
+
+
+def _show_poller(poller: Poller) -> dict[str, Any]:
+    """A poller without what it does not say. Its scale is a decimal, exactly."""
+    said = {field.name: getattr(poller, field.name) for field in fields(poller)}
+    return {name: value for name, value in said.items() if value is not None} | {"scale": show_decimal(poller.scale)}
+
+
+def _read_poller(stored: dict[str, Any]) -> Poller:
+    return Poller(**stored | {"scale": Fraction(stored["scale"])})
 
 
 def _to_json(words: tuple[str, ...]) -> str:

@@ -190,6 +190,7 @@ class Lane:
             moved = {change.name for change in changes if change.kind == "limit"}
             project(conn, [limit for limit in desired.limits if limit.name in moved], now)
             self._writer.default_model = desired.default_model
+            self._writer.timezone, self._writer.routers = desired.timezone, desired.routers
             return changes
 
         changes: list[Change] = await self._enqueue(edit=edit, patience_s=ADMIT_WAIT_S)

@@ -2,220 +2,56 @@
 The tables of the ledger and the catalog, as SQLAlchemy Core.
 
 Law: these tables equal what the Alembic revisions build from empty, on every database; a test compares them.
-Never: mapped classes. Instants are integers (microseconds since 1970, UTC), amounts integers, lists JSON text, flags 0 or 1:
-the same bytes on SQLite (STRICT tables) and PostgreSQL.
+Never: mapped classes; what a column is made of is in `columns`.
 """
 
-from datetime import UTC, datetime, timedelta
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, PrimaryKeyConstraint, Text
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    ForeignKey,
-    ForeignKeyConstraint,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    UniqueConstraint,
+from quota_router.store.catalog_tables import (
+    attachments,
+    audit,
+    callers,
+    epochs,
+    limits,
+    model_aliases,
+    models,
+    providers,
+    rules,
+    workflows,
 )
-from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import SchemaItem
-from sqlalchemy.types import TypeDecorator
+from quota_router.store.columns import EPOCH, MICROSECOND, Instant, Whole, metadata, microseconds
+from quota_router.store.columns import instant as _instant
+from quota_router.store.columns import one_of as _one_of
+from quota_router.store.columns import table as _table
+from quota_router.store.columns import text as _text
+from quota_router.store.columns import whole as _whole
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
-
-Whole = BigInteger().with_variant(Integer(), "sqlite")
-"""A 64-bit integer: SQLite's STRICT tables know only the word INTEGER."""
-
-
-class Instant(TypeDecorator[datetime]):
-    """An aware UTC datetime, stored as whole microseconds since 1970."""
-
-    impl = Whole
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 -- SQLAlchemy's signature
-        """Store whole microseconds, rounded down."""
-        return None if value is None else microseconds(value)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 -- likewise
-        """Read it back, aware and in UTC."""
-        return None if value is None else EPOCH + timedelta(microseconds=value)
-
-
-def _table(name: str, *parts: SchemaItem) -> Table:
-    return Table(name, metadata, *parts, sqlite_strict=True, sqlite_with_rowid=False)
-
-
-def _one_of(column: str, *words: str) -> CheckConstraint:
-    # Not `IN`: for three words or more SQLite builds a table of them, anew for every row.
-    return CheckConstraint(" OR ".join(f"{column} = '{word}'" for word in words), name=f"{column}_known")
-
-
-def _flag(name: str, default: int) -> tuple[Column[int], CheckConstraint]:
-    column = Column(name, Whole, nullable=False, server_default=str(default))
-    return column, CheckConstraint(f"{name} IN (0, 1)", name=f"{name}_flag")
-
-
-def _text(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
-    return Column(name, Text, nullable=null, server_default=default)
-
-
-def microseconds(at: datetime) -> int:
-    """An instant as it is stored, rounded down."""
-    return (at - EPOCH) // MICROSECOND
-
-
-def _whole(name: str, *, null: bool = False) -> Column[int]:
-    return Column(name, Whole, nullable=null)
-
-
-def _instant(name: str, *, null: bool = False) -> Column[datetime]:
-    return Column(name, Instant, nullable=null)
-
-
-# --- what the operator wants ------------------------------------------------------------------------------------------
-
-providers = _table(
-    "providers",
-    _text("name"),
-    _text("family"),
-    _text("vendor"),
-    _text("account"),
-    _text("base_url"),
-    _text("credential_ref"),
-    _text("network"),
-    _text("allow", default="[]"),
-    _text("billing"),
-    *_flag("enabled", 1),
-    *_flag("paused", 0),
-    _text("default_upstream_model", null=True),
-    _text("display_name", default=""),
-    _text("description", default=""),
-    _text("managed_by"),
-    Column("version", Whole, nullable=False, server_default="1"),
-    _instant("created_at"),
-    _instant("updated_at"),
-    PrimaryKeyConstraint("name"),
-    _one_of("family", "openai", "anthropic"),
-    _one_of("network", "public", "private", "loopback"),
-    _one_of("billing", "metered", "flat"),
-    _one_of("managed_by", "file", "api"),
-)
-
-models = _table(
-    "models",
-    _text("name"),
-    _text("family"),
-    _text("strategy"),
-    _text("display_name", default=""),
-    _text("capabilities", null=True),
-    _whole("context_tokens", null=True),
-    _whole("max_output_tokens", null=True),
-    _text("fallbacks", default="[]"),
-    _text("price", null=True),
-    *_flag("enabled", 1),
-    _text("managed_by"),
-    Column("version", Whole, nullable=False, server_default="1"),
-    _instant("created_at"),
-    _instant("updated_at"),
-    PrimaryKeyConstraint("name"),
-    _one_of("family", "openai", "anthropic"),
-    _one_of("managed_by", "file", "api"),
-    CheckConstraint("context_tokens > 0", name="context_tokens_positive"),
-    CheckConstraint("max_output_tokens > 0", name="max_output_tokens_positive"),
-)
-
-model_aliases = _table(
-    "model_aliases",
-    _text("alias"),
-    _text("model"),
-    PrimaryKeyConstraint("alias"),
-    ForeignKeyConstraint(["model"], ["models.name"]),
-    Index(None, "model"),
-)
-
-attachments = _table(
+__all__ = [
+    "EPOCH",
+    "MICROSECOND",
+    "Instant",
+    "Whole",
     "attachments",
-    _text("model"),
-    _text("provider"),
-    _whole("priority"),
-    _whole("position"),
-    Column("weight", Whole, nullable=False, server_default="1"),
-    _text("upstream_model"),
-    _text("price", null=True),
-    *_flag("unmetered", 0),
-    *_flag("enabled", 1),
-    _instant("created_at"),
-    _instant("updated_at"),
-    PrimaryKeyConstraint("model", "provider"),
-    UniqueConstraint("model", "priority", "position"),
-    ForeignKeyConstraint(["model"], ["models.name"]),
-    ForeignKeyConstraint(["provider"], ["providers.name"]),
-    CheckConstraint("priority >= 0", name="priority_counted"),
-    CheckConstraint("position >= 0", name="position_counted"),
-    CheckConstraint("weight >= 1", name="weight_positive"),
-    Index(None, "provider"),
-)
-
-limits = _table(
-    "limits",
-    _text("name"),
-    _text("kind"),
-    _text("subject"),
-    _text("unit"),
-    _whole("amount"),
-    _text("window"),
-    _text("anchor", null=True),
-    _text("timezone"),
-    _text("enforcement"),
-    *_flag("enabled", 1),
-    _text("managed_by"),
-    Column("version", Whole, nullable=False, server_default="1"),
-    _instant("created_at"),
-    _instant("updated_at"),
-    PrimaryKeyConstraint("name"),
-    _one_of("kind", "quota", "budget"),
-    _one_of("unit", "usd", "requests", "tokens", "input_tokens", "output_tokens", "concurrency"),
-    _one_of("enforcement", "strict", "bounded", "advisory"),
-    _one_of("managed_by", "file", "api"),
-    CheckConstraint("amount >= 0", name="amount_counted"),
-    Index(None, "subject"),
-)
-
-callers = _table(
+    "audit",
+    "balances",
     "callers",
-    _text("name"),
-    _text("token_sha256"),
-    _text("scopes"),
-    *_flag("enabled", 1),
-    _text("managed_by"),
-    _instant("created_at"),
-    _instant("updated_at"),
-    PrimaryKeyConstraint("name"),
-    UniqueConstraint("token_sha256"),
-    _one_of("managed_by", "file", "api"),
-    CheckConstraint("length(token_sha256) = 64", name="token_sha256_length"),
-)
-
-epochs = _table("epochs", _text("name"), _whole("value"), PrimaryKeyConstraint("name"))
-"""One row, `catalog`: grows with every edit, so that whoever caches knows when to look again."""
+    "calls",
+    "cooldowns",
+    "entries",
+    "epochs",
+    "estimates",
+    "holds",
+    "journals",
+    "limits",
+    "metadata",
+    "microseconds",
+    "model_aliases",
+    "models",
+    "providers",
+    "rules",
+    "windows",
+    "workflows",
+]
 
 # --- what was booked --------------------------------------------------------------------------------------------------
 

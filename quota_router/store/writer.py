@@ -59,7 +59,9 @@ class Writer:
         self.failures = (SQLAlchemyError, OSError, engine.dialect.loaded_dbapi.Error, LedgerUnavailable, ConfigError)
         """what a database does that cannot be written, as opposed to a mistake of ours"""
         self.default_model: str | None = None
-        """a setting of this daemon, not a row: it comes with the file, and stays over reloads"""
+        """a setting of this daemon, not a row, like the next two: it comes with the file, and stays over reloads"""
+        self.timezone = "UTC"
+        self.routers: tuple[str, ...] = ()
         self.state: State | None = None
         """the present; `None`: it has to be read anew"""
         self.catalog = Catalog()
@@ -162,7 +164,7 @@ class Writer:
         return self.state
 
     def _take_catalog(self, state: State) -> None:
-        state.catalog = replace(state.catalog, default_model=self.default_model)
+        state.catalog = replace(state.catalog, default_model=self.default_model, timezone=self.timezone, routers=self.routers)
         self.catalog, self.learned = state.catalog, state.learned
 
     def _connected(self) -> Connection:

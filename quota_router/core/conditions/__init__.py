@@ -19,8 +19,9 @@ Decision 2026-11 -- a language of our own, against a template engine or a restri
     for as long as they exist, and neither says 'did you mean'.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from quota_router.core.conditions.checks import check
 from quota_router.core.conditions.cursor import DEPTH_MAX, NODES_MAX
@@ -46,8 +47,12 @@ __all__ = [
     "Kind",
     "ProviderStatus",
     "compile_condition",
+    "compile_kept",
     "show_number",
 ]
+
+_KEPT_CACHED = 1_024
+"""How many kept conditions are remembered: more than any catalog has, so that a new snapshot compiles only what is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +94,29 @@ def compile_condition(text: str, *, providers: Collection[str], limits: Collecti
         keys = set() if look.key is None else {look.key}
         fields[look.field.name] = fields.get(look.field.name, frozenset()) | keys
     return Condition(text=text, fields=fields, _tree=tree, _test=build_test(tree))
+
+
+@lru_cache(maxsize=_KEPT_CACHED)
+def compile_kept(text: str) -> Condition:
+    """
+    Read a condition that was checked against the catalog when it was saved.
+
+    A provider or limit that it names and that is gone since is not known of any call, which makes its comparisons false.
+
+    Raises:
+        ConditionError: it is no condition of this version's language.
+    """
+    return compile_condition(text, providers=_AnyName(), limits=_AnyName())
+
+
+class _AnyName(Collection[str]):
+    """Every name there could be."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
