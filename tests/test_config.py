@@ -1,4 +1,5 @@
 import pickle
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quota_router import config
-from quota_router.config import Credentials, admin_token, explain, line_of, load, parse_catalog
+from quota_router.config import Credentials, admin_token, explain, line_of, load, parse_catalog, shapes
 from quota_router.config.lines import read_lines
 from quota_router.core.desired import build_catalog
 from quota_router.core.secrets import Secret
@@ -124,26 +125,48 @@ BAD_FILES = [
         f'{PROVIDERS}[[models]]\nname = "m"\nprovider = "a"\ncost_per_million_input = true\n',
         "f.toml, line 9, models[0].cost_per_million_input: must be a number, in quotes or not, not true.",
     ),
-    # --- not yet
+    # --- rules, commands, pollers, workflows
     (
-        '[providers.a]\ncommand_template = ["claude"]\n',
-        "f.toml, line 2, providers.a.command_template: 'command_template' is not supported by this version yet: leave it out.",
+        "[providers.a]\nvendor = 'openai'\nreserve = 1e-999999\n",
+        "f.toml, line 3, providers.a.reserve: '1E-999999' is no share of 1: write 0.2 for 20 %.",
     ),
     (
-        "[providers.a]\nvendor = 'openai'\nreserve = 0.02\n",
-        "f.toml, line 3, providers.a.reserve: 'reserve' is not supported by this version yet: leave it out.",
+        '[providers.a]\ncommand_template = ["claude", "{prompt}", "{prompt_file}"]\n',
+        "f.toml, line 2, providers.a.command_template[1]: placeholder 'prompt' is not known: did you mean 'prompt_file'?",
     ),
     (
-        "[routing]\n[[routing.rules]]\ncondition = 'x'\n",
-        "f.toml, line 2, routing.rules: 'rules' is not supported by this version yet: leave it out.",
+        '[providers.a]\ncommand_template = ["x", "{prompt_file}"]\n[providers.a.env]\nDIR-1 = "1"\n',
+        "f.toml, line 4, providers.a.env.DIR-1: a variable is named by letters, digits and _ alone, such as CLAUDE_CONFIG_DIR.",
     ),
     (
-        "[workflows.standard]\nstages = []\n",
-        "f.toml, line 1, workflows: 'workflows' is not supported by this version yet: leave it out.",
+        f"[providers.a]\nvendor = 'openai'\n[[providers.a.pollers]]\nname = 'm'\ncredential = '{KEY}'\n",
+        (
+            "f.toml, line 5, providers.a.pollers[0].credential: a credential is a reference, never the key itself: put the key "
+            'into an environment variable or a file and write "env:NAME", "file:PATH", "cred:NAME" or "none".'
+        ),
     ),
     (
-        f'{MODEL}strategy = "cheapest"\n',
-        "f.toml, line 10, models[0].strategy: strategy 'cheapest' is not supported by this version yet: write one of 'priority'.",
+        f'{MODEL}[routing]\n[[routing.rules]]\n\ncondition = "hour > 22 an priority == 1"\nmodel = "m"\n',
+        "f.toml, line 13, routing.rules[0].condition: rule 1, column 11: 'an' is no operator: write 'and'.",
+    ),
+    (
+        f'{MODEL}[[routing.rules]]\ncondition = "hour > 22"\nmodel = "mm"\n',
+        "f.toml, line 12, routing.rules[0].model: rule 1 (hour > 22) names model 'mm', which is not known: did you mean 'm'?",
+    ),
+    (
+        f'{MODEL}[[routing.rules]]\nmodel = "m"\n',
+        "f.toml, line 10, routing.rules[0].condition: condition is missing: add it.",
+    ),
+    (
+        f'{MODEL}[workflows.standard]\nstages = [\n  {{ name = "plan", model = "m" }},\n  {{ name = "do", model = "n" }},\n]\n',
+        (
+            "f.toml, line 13, workflows.standard.stages[1].model: stage 'do' of workflow 'standard' names model 'n', which is not"
+            " known: write one of 'm'."
+        ),
+    ),
+    (
+        '[server]\napi_networks = ["public"]\n',
+        "f.toml, line 2, server.api_networks[0]: api_networks 'public' is not known: write one of 'loopback', 'private'.",
     ),
     # --- secrets are not repeated
     (
@@ -234,12 +257,12 @@ def test_numbers_with_a_point_are_read_exactly():
     assert catalog["models"][0]["cost_per_million_input"] == Decimal("0.1")
 
 
-def test_the_example_loads_as_it_is_and_gives_the_catalog_it_describes():
+def test_row_3_9_the_example_loads_as_it_is_and_gives_the_catalog_it_describes():
     loaded = load(EXAMPLE, {})
     catalog = build_catalog(loaded.desired)
     assert catalog.default_model == "claude-sonnet-4-5"
     assert {name: [a.provider for a in model.attachments] for name, model in catalog.models.items()} == {
-        "claude-sonnet-4-5": ["claude-work", "claude-home", "openrouter-messages"],
+        "claude-sonnet-4-5": ["claude-work", "claude-home", "claude-cli", "openrouter-messages"],
         "claude-haiku-4-5": ["claude-work", "claude-home"],
         "gpt-5-mini": ["openai", "openrouter"],
         "qwen3": ["local"],
@@ -247,6 +270,17 @@ def test_the_example_loads_as_it_is_and_gives_the_catalog_it_describes():
     assert catalog.providers["claude-work"].account != catalog.providers["claude-home"].account
     assert {limit.name for limit in catalog.limits} >= {"month", "claude-work/tokens/5h"}
     assert "server" not in loaded.desired
+    assert (len(catalog.rules), list(catalog.workflows), catalog.timezone) == (5, ["standard"], "Europe/Berlin")
+    assert catalog.providers["claude-cli"].is_command
+    assert [poller.name for poller in catalog.providers["openrouter"].pollers] == ["key"]
+
+
+def test_row_3_9_the_example_shows_every_key_of_the_file():
+    """A key that is not there is one that nobody finds."""
+    text = EXAMPLE.read_text()
+    tables = [shape for shape in vars(shapes).values() if isinstance(shape, type) and issubclass(shape, shapes.Table)]
+    keys = {key for shape in tables for key in shape.model_fields if key != "state_dir"}
+    assert {key for key in keys if not re.search(rf"\b{key}\b|{key.removeprefix('cost_per_million')}\b", text)} == set()
 
 
 def test_each_default_that_the_example_shows_is_the_default():
@@ -319,6 +353,7 @@ def test_variables_go_before_the_file():
         "QUOTA_ROUTER_SERVER__DURABILITY": "process",
         "QUOTA_ROUTER_SERVER__DATABASE": "postgresql+psycopg://me:hunter2@db/ledger",
         "QUOTA_ROUTER_SERVER__ALLOWED_HOSTS": "router.example, other.example",
+        "QUOTA_ROUTER_SERVER__API_NETWORKS": "private, loopback",
         "QUOTA_ROUTER_SERVER__GAP_TIMEOUT_S": "",
     }
     settings = load_text('[server]\nlisten = "127.0.0.1:1"\nsweep_s = 0.25\ngap_timeout_s = 3\n', environ).settings
@@ -326,6 +361,7 @@ def test_variables_go_before_the_file():
     assert (settings.drain_s, settings.drain_tokens, settings.durability) == (1.5, 7, "process")
     assert (settings.sweep_s, settings.gap_timeout_s) == (0.25, 3.0)
     assert settings.allowed_hosts == ("router.example", "other.example")
+    assert settings.api_networks == ("private", "loopback")
     assert settings.database_url.endswith("@db/ledger")
     assert "hunter2" not in repr(settings)
 

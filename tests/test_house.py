@@ -307,6 +307,9 @@ def test_every_server_setting_stands_with_its_default():
         ("`[[budgets]]` and `[[providers.NAME.quotas]]`", [shapes.BudgetTable]),
         ("`[[callers]]`", [shapes.CallerTable]),
         ("`[routing]`", [shapes.RoutingTable]),
+        ("`[[providers.NAME.pollers]]`", [shapes.PollerTable]),
+        ("`[[routing.rules]]`", [shapes.RuleTable]),
+        ("`[workflows.NAME]`", [shapes.WorkflowTable, shapes.StageTable]),
     ],
 )
 def test_every_key_of_the_file_is_in_the_readme(title, tables):

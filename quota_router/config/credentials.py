@@ -55,6 +55,18 @@ def check_variable(name: str) -> str:
     return name
 
 
+def check_env_name(name: str) -> str:
+    """
+    Accept the name of a variable that a program is given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("a variable is named by letters, digits and _ alone, such as CLAUDE_CONFIG_DIR.")
+    return name
+
+
 class Credentials(Generic[SealedT]):
     """
     Reads the secret behind a reference, anew each time.

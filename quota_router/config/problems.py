@@ -77,7 +77,7 @@ def find_problem(error: ValidationError, tables: Mapping[str, Any], text: str, f
 def describe(details: ErrorDetails, path: KeyPath) -> str:
     """One sentence for what pydantic found at *path*."""
     kind, context = details["type"], details.get("ctx", {})
-    key = path[-1] if path else ""
+    key = next((part for part in reversed(path) if isinstance(part, str)), "")
     if kind == "unknown_key":
         return str(context["sentence"])
     if kind == "missing":

@@ -1,7 +1,7 @@
 """
 The shapes of the file: which keys there are and what kind of value each takes.
 
-Law: strict and closed. A key that nothing reads is refused, also one that a later version will read.
+Law: strict and closed. A key that nothing reads is refused.
 Never: knows what a value means: names, units, prices and subjects are the core's.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
-from quota_router.config.credentials import check_reference, check_variable
+from quota_router.config.credentials import check_env_name, check_reference, check_variable
 from quota_router.errors import did_you_mean
 
 DATABASES = ("sqlite+aiosqlite:///", "postgresql+psycopg://", "postgresql+asyncpg://")
@@ -33,6 +33,7 @@ LONGEST_S = 7 * 86_400
 """No time-out of ours is meant to be longer than a week."""
 
 _LONGEST_TEXT = 4_096
+_LONGEST_POINTER = 256
 _LARGEST_COUNT = 2**53 - 1
 """What JSON and every database carry exactly."""
 _LARGEST_PORT = 65_535
@@ -63,6 +64,13 @@ def _check_amount(value: object) -> object:
     return value
 
 
+def _check_command(value: object) -> object:
+    words = value if isinstance(value, list) else [value]
+    if not all(isinstance(word, str) and len(word) <= _LONGEST_TEXT and "\0" not in word for word in words):
+        raise ValueError("must be a list of words, each in quotes")
+    return value
+
+
 def _check_anchor(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str | date):
         raise ValueError("must be a word, a day of the month or an instant")  # noqa: TRY004 -- pydantic takes ValueError
@@ -83,9 +91,9 @@ def _check_database(url: str) -> str:
     return url
 
 
-def _split_hosts(value: object) -> object:
-    """A variable has no lists: commas part the hosts there."""
-    return tuple(host.strip() for host in value.split(",")) if isinstance(value, str) else value
+def _split_words(value: object) -> object:
+    """A variable has no lists: commas part the words there."""
+    return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
 
 Text = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_text)]
@@ -93,34 +101,32 @@ Note = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_not
 Count = Annotated[int, Field(gt=0, le=_LARGEST_COUNT)]
 Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(gt=0, le=LONGEST_S)]
 Amount = Annotated[int | str | Decimal, PlainValidator(_check_amount)]
+Pointer = Annotated[str, Field(max_length=_LONGEST_POINTER), AfterValidator(_check_note)]
+Word = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_note)]
+Condition = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_note)]
+Command = Annotated[str | list[Word], PlainValidator(_check_command)]
 Reference = Annotated[str, AfterValidator(check_reference)]
 Variable = Annotated[str, AfterValidator(check_variable)]
+EnvName = Annotated[str, AfterValidator(check_env_name)]
 
 
 class Table(BaseModel):
-    """A table of the file. `later`: keys the design names and no code of this version serves."""
+    """A table of the file."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    later: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, table: object) -> object:
         for key in table if isinstance(table, dict) else ():
-            if key in cls.later:
-                sentence = f"{key!r} is not supported by this version yet: leave it out."
-            elif key not in cls.model_fields:
+            if key not in cls.model_fields:
                 sentence = f"key {key!r} is not known: {did_you_mean(key, cls.model_fields)}"
-            else:
-                continue
-            raise PydanticCustomError("unknown_key", "{sentence}", {"key": key, "sentence": sentence})
+                raise PydanticCustomError("unknown_key", "{sentence}", {"key": key, "sentence": sentence})
         return table
 
 
 class ServerTable(Table):
     """`[server]`: how the daemon runs. Read at start alone; variables `QUOTA_ROUTER_SERVER__KEY` go before it."""
-
-    later = frozenset({"api_networks", "stale_after_s"})
 
     listen: Annotated[Text, AfterValidator(_check_listen)] = _DEFAULT_LISTEN
     database: Annotated[Text, AfterValidator(_check_database)] | None = Field(default=None, repr=False)
@@ -135,7 +141,11 @@ class ServerTable(Table):
     gap_timeout_s: Seconds = 120.0
     drain_tokens: Count = 20_000
     sweep_s: Seconds = 5.0
-    allowed_hosts: Annotated[tuple[Text, ...], NoDecode, BeforeValidator(_split_hosts), Field(strict=False)] = ()
+    stale_after_s: Seconds = 900.0
+    allowed_hosts: Annotated[tuple[Text, ...], NoDecode, BeforeValidator(_split_words), Field(strict=False)] = ()
+    api_networks: Annotated[
+        tuple[Literal["private", "loopback"], ...], NoDecode, BeforeValidator(_split_words), Field(strict=False)
+    ] = ()
 
 
 class ServerSettings(ServerTable):
@@ -183,10 +193,26 @@ class BudgetTable(LimitTable):
     subject: Text
 
 
+class PollerTable(Table):
+    """`[[providers.X.pollers]]`: a preset, or an address and where in its answer the numbers stand."""
+
+    name: Text
+    preset: Text | None = None
+    url: Text | None = None
+    credential: Reference | None = None
+    used: Pointer | None = None
+    limit: Pointer | None = None
+    share: Pointer | None = None
+    remaining: Pointer | None = None
+    resets_at: Pointer | None = None
+    scale: Amount | None = None
+    unit: Text | None = None
+    window: Text | None = None
+    every_s: int | None = Field(default=None, gt=0, le=LONGEST_S)
+
+
 class ProviderTable(Table):
     """`[providers.X]`."""
-
-    later = frozenset({"reserve", "pause_at", "pace", "quota_sources", "pollers", "command_template", "env"})
 
     vendor: Text | None = None
     family: Text | None = None
@@ -203,6 +229,13 @@ class ProviderTable(Table):
     models: dict[str, Text] = {}
     model: Text | None = None
     quotas: list[LimitTable] = []
+    reserve: Amount | None = None
+    pause_at: Amount | None = None
+    pace: bool = False
+    quota_sources: list[Text] = []
+    pollers: list[PollerTable] = []
+    command_template: Command | None = None
+    env: dict[EnvName, Note] = {}
 
 
 class Prices(Table):
@@ -219,6 +252,8 @@ class Prices(Table):
 
 class AttachmentTable(Prices):
     """One rung, when its provider's name does not say all."""
+
+    enabled: bool = True
 
     provider: Text
     upstream_model: Text | None = None
@@ -256,6 +291,7 @@ class ModelTable(Prices):
     aliases: list[Text] = []
     fallbacks: list[Text] = []
     capabilities: list[Text] | None = None
+    tags: list[Text] = []
     context_tokens: Count | None = None
     max_output_tokens: Count | None = None
     display_name: Note = ""
@@ -276,21 +312,44 @@ class PoolEntry(Table):
     model: Text | None = None
 
 
+class RuleTable(Table):
+    """`[[routing.rules]]`."""
+
+    condition: Condition
+    model: Text | None = None
+    provider: Text | None = None
+    strategy: Text | None = None
+    share: Amount | None = None
+    on_unusable: Text | None = None
+    reason: Note | None = None
+
+
 class RoutingTable(Table):
     """`[routing]`."""
-
-    later = frozenset({"rules", "routers"})
 
     default_model: Text | None = None
     timezone: Text | None = None
     policy: Text | None = None
     models: list[PoolEntry] = []
+    rules: list[RuleTable] = []
+    routers: list[Text] = []
+
+
+class StageTable(Table):
+    """One stage of a workflow."""
+
+    name: Text
+    model: Text
+
+
+class WorkflowTable(Table):
+    """`[workflows.X]`."""
+
+    stages: list[StageTable]
 
 
 class FileShape(Table):
     """The whole file."""
-
-    later = frozenset({"workflows"})
 
     server: ServerTable = ServerTable()
     providers: dict[str, ProviderTable] = {}
@@ -298,3 +357,4 @@ class FileShape(Table):
     budgets: list[BudgetTable] = []
     callers: list[CallerTable] = []
     routing: RoutingTable = RoutingTable()
+    workflows: dict[str, WorkflowTable] = {}
