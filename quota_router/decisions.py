@@ -27,8 +27,9 @@ from quota_router.dialects import dialect_of
 from quota_router.errors import UnknownHold
 from quota_router.ladder import Ladders
 from quota_router.store.booking import Booked
+from quota_router.store.holding import Extend
 from quota_router.store.lane import Lane
-from quota_router.store.ledger import Admission, Admit, Explain, Extend, Peek, Settle
+from quota_router.store.ledger import Admission, Admit, Explain, Peek, Settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,8 +34,9 @@ from quota_router.dialects import dialect_of
 from quota_router.errors import AddressRefused, CallerGone, InvalidRequest, QuotaRouterError, ShuttingDown, UpstreamUnavailable
 from quota_router.ladder import Ladder, Ladders
 from quota_router.relay import Bounds, Relay, Sink
+from quota_router.store.holding import Renew
 from quota_router.store.lane import Lane
-from quota_router.store.ledger import Admission, Admit, Renew, Setback, Settle
+from quota_router.store.ledger import Admission, Admit, Setback, Settle
 from quota_router.upstream import Upstream, UpstreamAnswer, UpstreamRequest
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ import structlog
 
 from quota_router.errors import QuotaRouterError
 from quota_router.router import Router
+from quota_router.store.holding import Sweep
 from quota_router.store.lane import Lane
-from quota_router.store.ledger import Sweep
 
 LISTEN_PAUSE_S = 5.0
 """Before we listen again on a server that has hung up."""

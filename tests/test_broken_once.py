@@ -25,7 +25,8 @@ from quota_router.decisions import Decisions
 from quota_router.errors import NoUsableProvider, UnknownHold
 from quota_router.ladder import Ladders
 from quota_router.simulator import Fault, FaultKind, Reply
-from quota_router.store.ledger import Admit, Settle, Sweep
+from quota_router.store.holding import Sweep
+from quota_router.store.ledger import Admit, Settle
 from quota_router.store.prices import PriceBook
 from quota_router.store.projection import project
 from quota_router.store.tables import balances

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ledger_kit import Clock
 from plane_kit import ADMIN_TOKEN, TOKENS, open_plane
 
-from quota_router.store.ledger import Sweep
+from quota_router.store.holding import Sweep
 
 CATALOG = """
 [providers.one]

@@ -20,7 +20,7 @@ from daemon_kit import open_here, provider_toml
 
 from quota_router.daemon import Daemon
 from quota_router.errors import ShuttingDown
-from quota_router.store.ledger import Sweep
+from quota_router.store.holding import Sweep
 from quota_router.store.spill import Spill
 
 BOUND_S = 5

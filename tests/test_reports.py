@@ -16,8 +16,9 @@ from quota_router.core.holds import Outcome
 from quota_router.core.usage import Quality, Usage
 from quota_router.errors import InvalidRequest, LedgerUnavailable, UnknownCall
 from quota_router.store import usage_report
+from quota_router.store.holding import Sweep
 from quota_router.store.lane import Lane
-from quota_router.store.ledger import Admission, Setback, Settle, Sweep
+from quota_router.store.ledger import Admission, Setback, Settle
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
 from quota_router.store.reports import Reports

@@ -16,7 +16,7 @@ from quota_router.core.calls import Plane
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Estimate
 from quota_router.core.health import Failure
-from quota_router.core.limits import Amounts, Enforcement, Limit, Window, subjects_of
+from quota_router.core.limits import NOTHING, Amounts, Enforcement, Limit, Window, subjects_of
 from quota_router.core.usage import Quality, Usage
 from quota_router.core.windows import coverage
 
@@ -142,7 +142,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     def amounts(self) -> Amounts:
         """What is booked, in every unit. A void booked nothing, unless it takes back what was assumed."""
         if self.usage is None:
-            return Amounts(cost_nusd=0, requests=0, input_tokens=0, output_tokens=0)
+            return NOTHING
         return Amounts(
             cost_nusd=self.cost_nusd or 0,
             requests=1,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import assert_never
+from typing import Self, assert_never
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -129,6 +129,15 @@ class Amounts(Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int
 
+    def plus(self, other: Self, times: int = 1) -> Self:
+        """The sum with *other* taken so many times; -1 takes it away."""
+        return type(self)(
+            cost_nusd=self.cost_nusd + times * other.cost_nusd,
+            requests=self.requests + times * other.requests,
+            input_tokens=self.input_tokens + times * other.input_tokens,
+            output_tokens=self.output_tokens + times * other.output_tokens,
+        )
+
     def of(self, unit: Unit) -> int:
         """The amount that a limit in *unit* counts; an open attempt takes one place of `concurrency`."""
         match unit:
@@ -144,6 +153,9 @@ class Amounts(Struct, frozen=True, kw_only=True):
                 return self.output_tokens
             case _:
                 assert_never(unit)
+
+
+NOTHING = Amounts(cost_nusd=0, requests=0, input_tokens=0, output_tokens=0)
 
 
 class Gauge(Struct, frozen=True, kw_only=True):

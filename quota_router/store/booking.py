@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from quota_router.core.holds import TRANSITIONS, Charge, EntryKind, Event, Hold, HoldState, Outcome, Settlement
-from quota_router.core.limits import Unit
+from quota_router.core.limits import NOTHING, Amounts, Unit
 from quota_router.core.usage import Quality, Usage
 from quota_router.errors import HoldResolved, UnknownHold
 from quota_router.store.learning import learn
@@ -68,8 +68,11 @@ def resolve(state: State, now: datetime, hold_id: str, settlement: Settlement) -
         _write_resolution(state, now, hold, new_state, settlement)
     else:
         state.write(CorrectedHold(of_hold=hold_id, fingerprint=settlement.fingerprint))
+    was_held = hold_state is HoldState.HELD
     for charge in charges:
-        _move(state, charge, settlement, was_held=hold_state is HoldState.HELD)
+        _move(state, charge, settlement, was_held=was_held)
+    held = hold.estimate.likely if was_held else NOTHING
+    state.move_total(hold.account, posted=_at_list_price(settlement, was_held=was_held), held=NOTHING.plus(held, -1))
     if kind is not None:
         _append_entry(state, now, hold, kind, settlement)
     learn(state, now, hold, settlement)
@@ -143,6 +146,14 @@ def _move(state: State, charge: Charge, settlement: Settlement, *, was_held: boo
     if not was_held and charge.limit.unit is Unit.REQUESTS:
         posted = 0  # the request was counted when it expired
     state.charge(charge.limit, charge.bucket, posted=posted, held=-charge.held if was_held else 0)
+
+
+def _at_list_price(settlement: Settlement, *, was_held: bool) -> Amounts:
+    """What an attempt adds to its account's totals: a subscription's use is told at what it would have cost."""
+    amounts = settlement.amounts
+    cost_nusd = amounts.cost_nusd + (settlement.shadow_cost_nusd or 0)
+    # A late word corrects amounts; its request was counted when it expired.
+    return replace(amounts, cost_nusd=cost_nusd, requests=amounts.requests if was_held else 0)
 
 
 def _append_entry(state: State, now: datetime, hold: Hold, kind: EntryKind, settlement: Settlement) -> None:

@@ -24,6 +24,7 @@ from quota_router.core.estimates import Learned
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.errors import LedgerBusy, LedgerUnavailable, QuotaRouterError
 from quota_router.store.catalog import Change, apply_catalog
+from quota_router.store.looking import Copy, Heartbeat, Look
 from quota_router.store.projection import project
 from quota_router.store.spill import Spill, Spilled
 from quota_router.store.state import State
@@ -161,11 +162,11 @@ class Lane:
 
     async def refresh(self) -> None:
         """Look at the catalog again: another daemon may have edited it."""
-        await self.run(_Look())
+        await self.run(Look())
 
     async def snapshot(self) -> State:
         """Return a copy of the present that nobody changes any more."""
-        return await self.run(_Copy())
+        return await self.run(Copy())
 
     async def edit_catalog(self, desired: Catalog, *, prune: bool = False, dry_run: bool = False) -> list[Change]:
         """
@@ -348,39 +349,11 @@ class Lane:
         if self._spill:
             self._writer.replay(self._spill)
         else:
-            self._writer.commit([_Heartbeat()])
+            self._writer.commit([Heartbeat()])
 
     async def _in_thread(self, step: Callable[..., R], *values: Any) -> R:  # noqa: ANN401 -- handed through
         """Run one step in the lane's thread. Cancelling the lane's task would not stop it, and nobody does."""
         return await self._loop.run_in_executor(self._thread, step, *values)
-
-
-class _Copy(Job[State]):
-    """Copies the state, between two jobs."""
-
-    @property
-    def looks_at_everything(self) -> bool:
-        """All of it."""
-        return True
-
-    def run(self, state: State, now: datetime) -> State:  # noqa: ARG002 -- a job's shape
-        """Copy."""
-        return state.copy()
-
-
-class _Look(Job[None]):
-    """Asks for nothing: every batch looks at the catalog's epoch."""
-
-    def run(self, state: State, now: datetime) -> None:
-        """Nothing."""
-
-
-class _Heartbeat(Job[None]):
-    """Writes what is written already: whether it can be written is the question."""
-
-    def run(self, state: State, now: datetime) -> None:  # noqa: ARG002 -- a job's shape
-        """Write the journal's head."""
-        state.write_head()
 
 
 def _give(ticket: _Ticket, answer: Any) -> None:  # noqa: ANN401 -- whatever the job answers

@@ -16,12 +16,24 @@ from quota_router.core.calls import Plane
 from quota_router.core.estimates import Estimate, Learned
 from quota_router.core.health import Cooldown, CooldownSource, FailureKind, Probe
 from quota_router.core.holds import Charge, EntryKind, Event, Hold, HoldState, Outcome, Settlement, charges_of, state_of_call
-from quota_router.core.limits import Limit, Window
+from quota_router.core.limits import Amounts, Limit, Window
 from quota_router.core.usage import BUCKETS, Quality, Usage
 from quota_router.core.windows import coverage
 from quota_router.store.catalog import load_catalog
-from quota_router.store.state import Balance, Head, KnownCall, OpenHold, Resolved, State
-from quota_router.store.tables import EPOCH, balances, calls, cooldowns, entries, estimates, holds, journals, windows
+from quota_router.store.state import Balance, Head, KnownCall, OpenHold, Resolved, State, Total
+from quota_router.store.tables import (
+    EPOCH,
+    balances,
+    calls,
+    cooldowns,
+    entries,
+    estimates,
+    holds,
+    journals,
+    readings,
+    totals,
+    windows,
+)
 
 GENESIS = Head(seq=0, hash=bytes(32), at=EPOCH)
 """The head of a journal that holds nothing yet."""
@@ -47,6 +59,7 @@ def new_state(conn: Connection, journal: str) -> State:
 def read_everything(conn: Connection, state: State, now: datetime) -> None:
     """Read every cooldown, window and open hold, and the balances that count."""
     read_cooldowns(conn, state)
+    read_accounts(conn, state)
     history = read_windows(conn)
     state.opened = last_windows(history)
     take_holds(state, conn.execute(select(holds).where(holds.c.state == HoldState.HELD)), history)
@@ -69,6 +82,32 @@ def read_cooldowns(conn: Connection, state: State, *, locks: bool = False) -> No
         )
         for row in conn.execute(asked.with_for_update() if locks else asked)
     }
+
+
+def read_accounts(conn: Connection, state: State, accounts: Iterable[str] | None = None) -> None:
+    """Read totals and readings of these accounts; `None`: of all."""
+    of_totals, of_readings = select(totals), select(readings)
+    if accounts is not None:
+        names = list(accounts)
+        of_totals = of_totals.where(totals.c.account.in_(names))
+        of_readings = of_readings.where(readings.c.account.in_(names))
+    for row in conn.execute(of_totals):
+        state.totals[row.account] = Total(
+            posted=Amounts(
+                cost_nusd=row.posted_nusd,
+                requests=row.posted_requests,
+                input_tokens=row.posted_input_tokens,
+                output_tokens=row.posted_output_tokens,
+            ),
+            held=Amounts(
+                cost_nusd=row.held_nusd,
+                requests=row.held_requests,
+                input_tokens=row.held_input_tokens,
+                output_tokens=row.held_output_tokens,
+            ),
+        )
+    for row in conn.execute(of_readings):
+        state.readings.put((row.account, row.window, row.model, row.unit), row.seen, row.calibration, row.growth)
 
 
 def read_windows(conn: Connection, limit_names: Iterable[str] | None = None) -> History:

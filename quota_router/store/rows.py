@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from quota_router.store.tables import balances, calls, cooldowns, entries, estimates, holds, journals, windows
+from quota_router.store.tables import balances, calls, cooldowns, entries, estimates, holds, journals, readings, totals, windows
 
 
 class NewCall(Struct, frozen=True, kw_only=True):
@@ -150,6 +150,32 @@ class MovedBalance(Struct, frozen=True, kw_only=True):
     held: int
 
 
+class MovedTotal(Struct, frozen=True, kw_only=True):
+    """What an account's totals grew by in this batch."""
+
+    account: str
+    posted_nusd: int
+    posted_requests: int
+    posted_input_tokens: int
+    posted_output_tokens: int
+    held_nusd: int
+    held_requests: int
+    held_input_tokens: int
+    held_output_tokens: int
+
+
+class SetReading(Struct, frozen=True, kw_only=True):
+    """What is known of one window of an upstream."""
+
+    account: str
+    window: str
+    model: str
+    unit: str
+    seen: str
+    calibration: str | None
+    growth: str | None
+
+
 class EndedCooldown(Struct, frozen=True, kw_only=True):
     """A cooldown to be forgotten."""
 
@@ -217,6 +243,11 @@ def statements_for(dialect: Dialect) -> Statements:
         kept = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in key}
         return statement.on_conflict_do_update(index_elements=list(key), set_=kept)
 
+    def grow(table: Table, *key: str) -> ClauseElement:
+        statement = upsert(table)
+        grown = {column.name: column + statement.excluded[column.name] for column in table.columns if column.name not in key}
+        return statement.on_conflict_do_update(index_elements=list(key), set_=grown)
+
     def change(table: Table, kind: type[Struct]) -> ClauseElement:
         *names, of = (field.name for field in fields_of(kind))
         return update(table).where(table.c.id == bindparam(of)).values({name: bindparam(name) for name in names})
@@ -232,9 +263,11 @@ def statements_for(dialect: Dialect) -> Statements:
         Redecided: change(calls, Redecided),
         OpenedWindow: new(windows, OpenedWindow),
         MovedBalance: merge(balances, "limit_name", "bucket"),
+        MovedTotal: grow(totals, "account"),
         # What ended first: a rung may fail again in the same batch, and that cooldown stays.
         EndedCooldown: delete(cooldowns).where(ended),
         SetCooldown: merge(cooldowns, "provider", "model"),
+        SetReading: merge(readings, "account", "window", "model", "unit"),
         Taught: merge(estimates, "model", "provider"),
         JournalHead: merge(journals, "name"),
     }

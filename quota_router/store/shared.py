@@ -25,6 +25,7 @@ from quota_router.store.present import (
     labels_of,
     last_windows,
     new_state,
+    read_accounts,
     read_balances,
     read_booked,
     read_cooldowns,
@@ -101,6 +102,9 @@ class Shared:
         take_holds(state, rows, history)
         read_booked(conn, state)
         read_balances(conn, state, touched, now)
+        accounts = {account for job in jobs for account in job.accounts} | {row.account for row in rows}
+        if accounts:
+            read_accounts(conn, state, accounts)
         read_cooldowns(conn, state, locks=True)
 
 

@@ -17,11 +17,13 @@ from msgspec import Struct
 
 from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
+from quota_router.core.headroom import Headroom
 from quota_router.core.health import Cooldown
 from quota_router.core.holds import CallState, Charge, EntryKind, Hold, HoldState, Settlement
-from quota_router.core.limits import Gauge, Limit, Window
+from quota_router.core.limits import NOTHING, Amounts, Gauge, Limit, Window
 from quota_router.core.windows import Coverage, coverage, next_relief
-from quota_router.store.rows import EndedCooldown, Entry, JournalHead, MovedBalance, SetCooldown, Taught, values_of
+from quota_router.store.readings import Readings
+from quota_router.store.rows import EndedCooldown, Entry, JournalHead, MovedBalance, MovedTotal, SetCooldown, Taught, values_of
 from quota_router.store.tables import microseconds
 
 LABELS_CACHED = 1_024
@@ -39,6 +41,14 @@ class Balance:
 
     posted: int = 0
     held: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Total:
+    """What an account has posted since ever and holds now, at list price."""
+
+    posted: Amounts = NOTHING
+    held: Amounts = NOTHING
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -87,6 +97,9 @@ class State:
     opened: dict[str, Window] = field(default_factory=dict)
     """the last first-use window of each limit"""
     holds: dict[str, OpenHold] = field(default_factory=dict)
+    totals: dict[str, Total] = field(default_factory=dict)
+    """by account"""
+    readings: Readings = field(default_factory=Readings)
     cooldowns: dict[tuple[str, str], Cooldown] = field(default_factory=dict)
     """by (provider, model); model `""`: the whole provider"""
     learned: dict[tuple[str, str], Learned] = field(default_factory=dict)
@@ -101,6 +114,8 @@ class State:
     _covered: dict[str, Coverage] = field(default_factory=dict)
     """windows worked out before, by limit; gone with the state when the catalog changes"""
     _touched: set[tuple[str, datetime]] = field(default_factory=set)
+    _moved: dict[str, Total] = field(default_factory=dict)
+    """by account, what this batch adds"""
     _cooled: set[tuple[str, str]] = field(default_factory=set)
     _taught: set[tuple[str, str]] = field(default_factory=set)
 
@@ -172,6 +187,8 @@ class State:
     def forget_present(self) -> None:
         """Forget what others may change, before it is read for the next batch."""
         self.balances.clear()
+        self.totals.clear()
+        self.readings.by_account.clear()
         self.opened.clear()
         self.holds.clear()
         self.cooldowns.clear()
@@ -182,6 +199,23 @@ class State:
         balance.posted += posted
         balance.held += held
         self._touched.add((limit.name, bucket))
+
+    def move_total(self, account: str, *, posted: Amounts = NOTHING, held: Amounts = NOTHING) -> None:
+        """Move an account's running totals."""
+        for totals in (self.totals, self._moved):
+            total = totals.get(account)
+            if total is None:
+                total = totals[account] = Total()
+            total.posted, total.held = total.posted.plus(posted), total.held.plus(held)
+
+    def headrooms(self, account: str, needed: Amounts | None, now: datetime, stale_after_s: float) -> tuple[Headroom, ...]:
+        """What is left of each live window of an account."""
+        if account not in self.readings.by_account:
+            return ()
+        total = self.totals.get(account, _NO_TOTAL)
+        return self.readings.headrooms(
+            account, posted=total.posted, held=total.held, needed=needed, now=now, stale_after_s=stale_after_s
+        )
 
     def teach(self, key: tuple[str, str], learned: Learned) -> None:
         """Remember what an attachment's answers use."""
@@ -220,17 +254,23 @@ class State:
             balances=balances,
             opened=dict(self.opened),
             holds=dict(self.holds),
+            totals={account: replace(total) for account, total in self.totals.items()},
+            readings=self.readings.copy(),
             cooldowns=dict(self.cooldowns),
             learned=dict(self.learned),
         )
 
     def take_writes(self) -> dict[type[Struct], list[tuple[Any, ...]]]:
         """Return everything this batch has to write, and begin a new one."""
-        for name, bucket in self._touched:
+        for name, bucket in sorted(self._touched):
             balance = self.balances[name][bucket]
             moved = MovedBalance(limit_name=name, bucket=microseconds(bucket), posted=balance.posted, held=balance.held)
             self.write(moved)
-        for provider, model in self._cooled:
+        for account, total in sorted(self._moved.items()):
+            self.write(_total_row(account, total))
+        for row in self.readings.take_rows():
+            self.write(row)
+        for provider, model in sorted(self._cooled):
             cooldown = self.cooldowns.get((provider, model))
             self.write(EndedCooldown(of_provider=provider, of_model=model) if cooldown is None else _cooldown_row(cooldown))
         if Entry in self.writes:
@@ -238,10 +278,30 @@ class State:
         writes, self.writes = self.writes, {}
         self._touched.clear()
         self._cooled.clear()
+        self._moved.clear()
         self.resolved.clear()
         self.known_keys.clear()
         self.orphaned = frozenset()
         return writes
+
+
+_NO_TOTAL = Total()
+
+
+def _total_row(account: str, total: Total) -> MovedTotal:
+    """Lay out what an account's totals grew by."""
+    posted, held = total.posted, total.held
+    return MovedTotal(
+        account=account,
+        posted_nusd=posted.cost_nusd,
+        posted_requests=posted.requests,
+        posted_input_tokens=posted.input_tokens,
+        posted_output_tokens=posted.output_tokens,
+        held_nusd=held.cost_nusd,
+        held_requests=held.requests,
+        held_input_tokens=held.input_tokens,
+        held_output_tokens=held.output_tokens,
+    )
 
 
 def _cooldown_row(cooldown: Cooldown) -> SetCooldown:

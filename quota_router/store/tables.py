@@ -202,6 +202,16 @@ estimates = _table(
 )
 """What answers of an attachment have used, as counts per bucket: the source of the `bounded` quantile."""
 
+_AMOUNTS = ("nusd", "requests", "input_tokens", "output_tokens")
+
+totals = _table(
+    "totals",
+    _text("account"),
+    *(_whole(f"{kind}_{amount}") for kind in ("posted", "held") for amount in _AMOUNTS),
+    PrimaryKeyConstraint("account"),
+)
+"""What each account has posted and holds, at list price: what is new since a reading is a difference of two of these."""
+
 # --- what the upstreams said ------------------------------------------------------------------------------------------
 
 cooldowns = _table(
@@ -221,3 +231,16 @@ cooldowns = _table(
     CheckConstraint("(probe_hold IS NULL) = (probe_until IS NULL)", name="probe_whole"),
 )
 """Rungs not to try before `until`, and then by one probe alone; model `''` stands for the whole provider."""
+
+readings = _table(
+    "readings",
+    _text("account"),
+    _text("window"),
+    _text("model"),
+    _text("unit"),
+    _text("seen"),
+    _text("calibration", null=True),
+    _text("growth", null=True),
+    PrimaryKeyConstraint("account", "window", "model", "unit"),
+)
+"""What an upstream last told of each of its windows, and what was learned from it."""

@@ -33,6 +33,11 @@ class Job(Struct, Generic[T], kw_only=True):
         return ()
 
     @property
+    def accounts(self) -> tuple[str, ...]:
+        """Whose totals and readings it looks at, beside those of its holds."""
+        return ()
+
+    @property
     def idempotency(self) -> tuple[str, str] | None:
         """The (caller, key) whose call it looks for."""
         return None
