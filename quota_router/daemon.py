@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import secrets
 import signal
 import socket
@@ -190,7 +191,12 @@ async def open_daemon(
         if orphans:
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
         upstream = await stack.enter_async_context(Upstream())
-        ladders = Ladders(prices=PriceBook(), credential_of=credential_of)
+        ladders = Ladders(
+            prices=PriceBook(),
+            credential_of=credential_of,
+            draw=lambda: random.getrandbits(64),
+            stale_after_s=settings.stale_after_s,
+        )
         bounds = _bounds(settings)
         router = Router(
             lane=lane,

@@ -5,22 +5,29 @@ Law: one catalog snapshot per call; whatever is edited meanwhile, this call keep
 Never: judges a rung: what is full, cooling or over budget is read inside the write transaction.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from msgspec import Struct
 
-from quota_router.core.affinity import Homes
+from quota_router.core.affinity import Home, Homes, Sessions
 from quota_router.core.calls import Call, Operation
 from quota_router.core.catalog import Attachment, Catalog, Model, Provider
 from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import Learned, estimate
 from quota_router.core.limits import caller_subjects, rung_subjects
 from quota_router.core.pricing import PriceTable
+from quota_router.core.restraints import Caution
 from quota_router.core.secrets import Secret
+from quota_router.core.shares import to_ppm
 from quota_router.errors import UnknownModel
 from quota_router.store.prices import PriceBook
+
+BYTES_PER_TOKEN_MOST = 12
+"""No text has so many bytes per token on the whole: spaces of indented code come nearest (measured on the o200k vocabulary,
+2026-11-20: 9)."""
 
 
 class Ladder(Struct, frozen=True, kw_only=True):
@@ -29,6 +36,8 @@ class Ladder(Struct, frozen=True, kw_only=True):
     model: Model
     candidates: tuple[Candidate, ...]
     question: Question
+    session: str | None = None
+    """of the call, where it makes a difference: some tier has several rungs"""
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -39,6 +48,8 @@ class Served(Struct, frozen=True, kw_only=True):
     provider: Provider
     price: PriceTable | None
     subjects: tuple[str, ...]
+    caution: Caution
+    capabilities: frozenset[str] | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +58,11 @@ class Ladders:
 
     prices: PriceBook
     credential_of: Callable[[str], Secret | None]
+    draw: Callable[[], int]
+    """a random number of 64 bits"""
+    stale_after_s: float
     homes: Homes = field(default_factory=Homes)
+    sessions: Sessions = field(default_factory=Sessions)
     _known: dict[str, tuple[Served, ...]] = field(default_factory=dict, init=False)
     """by model; at most as many as the catalog has"""
     _known_for: tuple[Catalog, date] | None = field(default=None, init=False)
@@ -60,14 +75,22 @@ class Ladders:
             UnknownModel: nothing of that name is served.
         """
         model = find_model(call.model, catalog)
+        served = self._served(model, catalog, now)
+        session, is_explicit = _session_of(call) if _has_choice(served) else (None, False)
+        home = self.sessions.home_of(session) if session is not None else None
         question = Question(
             family=None if call.operation is Operation.ROUTE else call.family,
             pinned_provider=call.pinned_provider or self.homes.find(call.facts.leans_on),
             max_cost_nusd=call.max_cost_nusd,
+            requires=call.facts.requires,
+            least_input_tokens=_least_input(call),
+            home=Home(provider=home, is_explicit=is_explicit) if home is not None else None,
+            draw=self.draw(),
+            stale_after_s=self.stale_after_s,
         )
         whose = caller_subjects(call.caller.name, call.labels)
-        candidates = tuple([self._candidate(call, whose, served, learned) for served in self._served(model, catalog, now)])
-        return Ladder(model=model, candidates=candidates, question=question)
+        candidates = tuple([self._candidate(call, whose, rung, learned) for rung in served])
+        return Ladder(model=model, candidates=candidates, question=question, session=session)
 
     def price_of(self, attachment: Attachment, catalog: Catalog, now: datetime) -> PriceTable | None:
         """Find what an attachment's tokens cost; `None`: nobody knows."""
@@ -88,6 +111,8 @@ class Ladders:
                     provider=catalog.providers[attachment.provider],
                     price=self.price_of(attachment, catalog, now),
                     subjects=rung_subjects(attachment.provider, catalog.providers[attachment.provider].account, rung_of.name),
+                    caution=_caution(catalog.providers[attachment.provider]),
+                    capabilities=None if rung_of.capabilities is None else frozenset(rung_of.capabilities),
                 )
                 for rung_of in _with_fallbacks(model, catalog)
                 for attachment in rung_of.attachments
@@ -103,6 +128,10 @@ class Ladders:
             provider=provider,
             price=served.price,
             subjects=served.subjects + whose,
+            strategy=model.strategy,
+            capabilities=served.capabilities,
+            context_tokens=model.context_tokens,
+            caution=served.caution,
             has_credential=provider.is_keyless or self.credential_of(provider.credential_ref) is not None,
             estimate=estimate(
                 call.facts,
@@ -114,6 +143,44 @@ class Ladders:
                 body_bytes=call.body_bytes,
             ),
         )
+
+
+def _has_choice(served: Sequence[Served]) -> bool:
+    """Whether some tier has several rungs."""
+    tiers = [(rung.attachment.model, rung.attachment.priority) for rung in served]
+    return len(set(tiers)) < len(tiers)
+
+
+def _session_of(call: Call) -> tuple[str | None, bool]:
+    """
+    Name the session of a call, and say whether the caller named it.
+
+    Without a name it is a digest of how the prompt begins: as long as that stays, an upstream's cache can serve it.
+    """
+    named = call.session or call.facts.session
+    if named is not None:
+        return f"{call.caller.name}\0{named}", True
+    prefix = call.prefix()
+    if not prefix:
+        return None, False
+    return hashlib.blake2b(f"{call.caller.name}\0{call.model}\0".encode() + prefix, digest_size=16).hexdigest(), False
+
+
+def _least_input(call: Call) -> int:
+    """The least that the input can be, in tokens: of a body only what its text cannot be shorter than."""
+    known = call.facts.input_tokens
+    if known is None:
+        return 0
+    return known if call.operation is Operation.ROUTE else known // BYTES_PER_TOKEN_MOST
+
+
+def _caution(provider: Provider) -> Caution:
+    """What the operator keeps back of a provider's live windows, as it is counted."""
+    return Caution(
+        reserve_ppm=to_ppm(provider.reserve),
+        pause_at_ppm=None if provider.pause_at is None else to_ppm(provider.pause_at),
+        pace=provider.pace,
+    )
 
 
 def find_model(name: str | None, catalog: Catalog) -> Model:

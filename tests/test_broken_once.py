@@ -44,7 +44,8 @@ def clock():
 
 
 def decisions(lane, clock):
-    return Decisions(lane=lane, ladders=Ladders(prices=PriceBook(), credential_of=lambda _: None), clock=clock, new_id=new_id)
+    ladders = Ladders(prices=PriceBook(), credential_of=lambda _: None, draw=lambda: 0, stale_after_s=900.0)
+    return Decisions(lane=lane, ladders=ladders, clock=clock, new_id=new_id)
 
 
 async def read(lane, table):

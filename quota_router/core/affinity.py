@@ -1,13 +1,27 @@
 """
-Where an answer was made, for calls that lean on it.
+Where an answer was made, for calls that lean on it; and where a session's prompt cache is warm.
 
-Law: a call that continues an answer is pinned to the provider that keeps it; bounded, oldest forgotten first. What is forgotten
-pins nothing: the upstream then says itself that it knows no such answer.
-Never: survives the process: it is in flight, and a restart costs one such refusal at most.
+Law: a call that continues an answer is pinned to the provider that keeps it; a session is only drawn to its home, inside a tier.
+Bounded, oldest forgotten first. What is forgotten pins nothing: the upstream then says itself that it knows no such answer.
+Never: survives the process: it is in flight, and a restart costs one refusal, or one cold cache.
 """
 
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
 HOMES_MAX = 10_000
-"""Answers remembered; each is two short strings."""
+"""Answers and sessions remembered; each is two short strings."""
+CACHE_LIFE = timedelta(minutes=5)
+"""How long a prompt cache stays warm unused (Anthropic's and OpenAI's documentation, read 2026-11-20)."""
+
+
+class Home(Struct, frozen=True, kw_only=True):
+    """Where a session is warm."""
+
+    provider: str
+    is_explicit: bool
+    """the caller named the session; strategies that spread calls on purpose heed no other"""
 
 
 class Homes:
@@ -25,3 +39,38 @@ class Homes:
     def find(self, answer_id: str | None) -> str | None:
         """Return the provider that made it; `None`: not known, or nothing is leant on."""
         return None if answer_id is None else self._made_by.get(answer_id)
+
+
+class _Stay(Struct):
+    """A session's home, and when it was last there."""
+
+    provider: str
+    last_at: datetime
+
+
+class Sessions:
+    """
+    Session -> the provider whose prompt cache is warm for it. Bounded, the one least used lately forgotten first.
+
+    A home survives a while in which it cannot be used: the session is a guest elsewhere and comes back. Once its cache must be cold
+    there, the place where it is a guest becomes its home.
+    """
+
+    def __init__(self) -> None:
+        self._stays: dict[str, _Stay] = {}
+
+    def home_of(self, session: str) -> str | None:
+        """Where it is warm; `None`: nowhere that we know of."""
+        stay = self._stays.get(session)
+        return stay.provider if stay is not None else None
+
+    def keep(self, session: str, provider: str, now: datetime) -> None:
+        """Note that a call of the session goes to *provider*."""
+        stay = self._stays.pop(session, None)
+        if stay is None or (stay.provider != provider and now - stay.last_at > CACHE_LIFE):
+            stay = _Stay(provider, now)
+        elif stay.provider == provider:
+            stay.last_at = now
+        self._stays[session] = stay
+        if len(self._stays) > HOMES_MAX:
+            del self._stays[next(iter(self._stays))]

@@ -53,6 +53,10 @@ class CallFacts(Struct, frozen=True, kw_only=True):
     """the upstream state it leans on (`previous_response_id`, …): pinned to the provider that made it"""
     labels: tuple[str, ...] = ()
     """from OpenAI `metadata`, as `key:value`"""
+    session: str | None = None
+    """the session that the body names: OpenAI's `prompt_cache_key`, Claude Code's session"""
+    requires: frozenset[str] = frozenset()
+    """capabilities that the body asks of a model: vision, audio, files, tools, json_schema, reasoning"""
 
 
 def _no_body(upstream_model: str) -> bytes:  # noqa: ARG001 -- the shape of `body_for`
@@ -80,6 +84,12 @@ class Call(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     """the incoming headers, lower-case; the dialect's allow list decides what is forwarded"""
     labels: tuple[str, ...] = ()
+    session: str | None = None
+    """as the caller names it himself"""
+    prefix: Callable[[], bytes] = bytes
+    """how the prompt begins, if it is long enough to be cached; else empty"""
+    max_wait_s: float = 0.0
+    """how long the call may wait for a rung to become usable"""
     pinned_provider: str | None = None
     workflow: str | None = None
     stage: str | None = None

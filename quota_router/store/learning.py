@@ -6,14 +6,20 @@ attempt that says nothing of the rung gives its probe back. Only reported usage 
 Never: moves money, or waits; it runs inside a job of the lane.
 """
 
+import math
 from datetime import datetime
 
 from quota_router.core.breaker import claim, on_success, release
 from quota_router.core.estimates import Learned
+from quota_router.core.headroom import binding
 from quota_router.core.health import Cooldown, Failure, cool, reached
 from quota_router.core.holds import Hold, Outcome, Settlement
+from quota_router.core.limits import Kind
 from quota_router.core.usage import Quality
 from quota_router.store.state import State
+
+LATENCY_MEMORY = 8
+"""The last so many answers make most of what a rung's speed is taken for."""
 
 
 def learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> None:
@@ -34,6 +40,10 @@ def learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> No
             state.end_cooldown(cooldown.provider, cooldown.model)
         elif left is not cooldown:
             state.set_cooldown(left)
+    if settlement.outcome is Outcome.OK and settlement.first_byte_ms is not None:
+        key = (hold.model, hold.provider)
+        before_ms = state.latencies.get(key, settlement.first_byte_ms)
+        state.latencies[key] = (before_ms * (LATENCY_MEMORY - 1) + settlement.first_byte_ms) // LATENCY_MEMORY
     usage = settlement.usage
     if settlement.body_bytes and usage is not None and usage.quality is Quality.REPORTED:
         key = (hold.model, hold.provider)
@@ -46,6 +56,16 @@ def claim_probes(state: State, now: datetime, hold: Hold) -> None:
         state.set_cooldown(claim(cooldown, hold_id=hold.id, until=hold.expires_at, now=now))
 
 
+def _window_end(state: State, now: datetime, hold: Hold) -> datetime | None:
+    """When the window of the hold's account ends that binds most; `None`: none is known."""
+    live = binding(state.headrooms(hold.account, None, now, math.inf), hold.upstream_model)
+    if live is not None:
+        return live.reading.resets_at
+    quotas = [limit for limit in state.catalog.limits_of(hold.subjects) if limit.kind is Kind.QUOTA]
+    ends = [gauge.window_end for gauge in (state.gauge(limit, now) for limit in quotas) if not gauge.opens]
+    return min((end for end in ends if end is not None), default=None)
+
+
 def _cool(state: State, now: datetime, key: tuple[str, str], failure: Failure, hold: Hold, jitter: float) -> None:
     provider, model = key
     cooldown: Cooldown | None = cool(
@@ -54,6 +74,7 @@ def _cool(state: State, now: datetime, key: tuple[str, str], failure: Failure, h
         model=model or hold.model,
         before=state.cooldowns.get(key),
         now=now,
+        window_end=_window_end(state, now, hold),
         jitter=jitter,
         hold_id=hold.id,
     )

@@ -106,6 +106,7 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         # From here on it must succeed.
         if self.attempt == 1:
             self._record_call(state, now, rungs, is_refused=False)
+            state.turns[self.candidates[0].attachment.model] = state.turns.get(self.candidates[0].attachment.model, 0) + 1
         hold = self._hold(decision, state.journal, now)
         charges = []
         for gauge in decision.candidate.gauges:
@@ -244,13 +245,19 @@ class Peek(Job[Hold], kw_only=True):
 
 def decide_now(state: State, now: datetime, candidates: tuple[Candidate, ...], question: Question) -> Decision:
     """Give each candidate what the ledger knows of it at this moment, and decide."""
-    return decide([_informed(state, now, candidate) for candidate in candidates], question, now)
+    informed = [_informed(state, now, candidate, question) for candidate in candidates]
+    return decide(informed, question, now, state.turns)
 
 
-def _informed(state: State, now: datetime, candidate: Candidate) -> Candidate:
+def _informed(state: State, now: datetime, candidate: Candidate, question: Question) -> Candidate:
     attachment = candidate.attachment
-    gauges = tuple([state.gauge(limit, now) for limit in state.catalog.limits_of(candidate.subjects)])
-    return replace(candidate, cooldowns=state.cooldowns_of(attachment.provider, attachment.model), gauges=gauges)
+    return replace(
+        candidate,
+        cooldowns=state.cooldowns_of(attachment.provider, attachment.model),
+        gauges=tuple([state.gauge(limit, now) for limit in state.catalog.limits_of(candidate.subjects)]),
+        windows=state.headrooms(candidate.provider.account, candidate.estimate.likely, now, question.stale_after_s),
+        latency_ms=state.latencies.get((attachment.model, attachment.provider)),
+    )
 
 
 def _subjects_of(candidates: tuple[Candidate, ...]) -> tuple[str, ...]:

@@ -104,6 +104,10 @@ class State:
     """by (provider, model); model `""`: the whole provider"""
     learned: dict[tuple[str, str], Learned] = field(default_factory=dict)
     """by (model, provider)"""
+    turns: dict[str, int] = field(default_factory=dict)
+    """how many calls each model has had, for rungs that take turns; this daemon's own, and gone with it"""
+    latencies: dict[tuple[str, str], int] = field(default_factory=dict)
+    """by (model, provider), how fast answers began lately, in milliseconds; likewise"""
     resolved: dict[str, Resolved] = field(default_factory=dict)
     """read for this batch only: holds that jobs asked for and that are not open"""
     known_keys: dict[tuple[str, str], KnownCall] = field(default_factory=dict)
@@ -258,6 +262,7 @@ class State:
             readings=self.readings.copy(),
             cooldowns=dict(self.cooldowns),
             learned=dict(self.learned),
+            latencies=dict(self.latencies),
         )
 
     def take_writes(self) -> dict[type[Struct], list[tuple[Any, ...]]]:
