@@ -13,8 +13,10 @@ from typing import Protocol, assert_never
 from quota_router.core.calls import CallFacts, Operation
 from quota_router.core.catalog import Family
 from quota_router.core.health import Failure
+from quota_router.core.usage import Usage
 from quota_router.dialects import anthropic, openai
-from quota_router.dialects.base import Answer, Event, EventKind, ModelCard, Parsed, UnreadableAnswer
+from quota_router.dialects.base import Answer, Event, EventKind, ModelCard, Parsed, Refusal, Spoken, UnreadableAnswer
+from quota_router.dialects.prompts import Prompt
 from quota_router.dialects.stream import StreamReader
 from quota_router.errors import QuotaRouterError
 
@@ -25,6 +27,9 @@ __all__ = [
     "EventKind",
     "ModelCard",
     "Parsed",
+    "Prompt",
+    "Refusal",
+    "Spoken",
     "StreamReader",
     "UnreadableAnswer",
     "dialect_of",
@@ -66,6 +71,18 @@ class Dialect(Protocol):
 
     def error_event(self, operation: Operation, error: QuotaRouterError, call_id: str | None) -> bytes:
         """The event with which we end a stream that broke."""
+
+    def prompt_of(self, operation: Operation, body: bytes) -> Prompt:
+        """A caller's body as a plain prompt; raises `InvalidRequest` for what such a prompt cannot carry."""
+
+    def render_answer(self, operation: Operation, spoken: Spoken) -> bytes:
+        """An answer that came as text."""
+
+    def render_stream(self, operation: Operation, spoken: Spoken, *, with_usage: bool = True) -> bytes:
+        """The same as a whole stream."""
+
+    def render_refusal(self, failure: Failure, usage: Usage | None, cost_nusd: int | None) -> Refusal:
+        """A failure that came in words."""
 
     def models_page(self, cards: Sequence[ModelCard]) -> bytes:
         """The list of models."""

@@ -66,6 +66,29 @@ class Event(Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+class Spoken(Struct, frozen=True, kw_only=True):
+    """An answer that came as text, not in a dialect: what a dialect needs to tell it."""
+
+    id: str
+    """without a dialect's prefix"""
+    created: int
+    """seconds since 1970"""
+    model: str
+    text: str
+    usage: Usage
+    """of quality `estimated` where nobody reported one"""
+    cost_nusd: int | None
+    """as the tool reported it; `None`: it does not"""
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """An error answer in a dialect, which that dialect's own tables read as the failure it was made of."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What a model list tells of one model. `None`: unknown, and left out."""

@@ -1,7 +1,9 @@
 """Anthropic's dialect: messages, and counting their tokens."""
 
 from quota_router.dialects.anthropic.failures import classify, classify_event
-from quota_router.dialects.anthropic.replies import error_event, model_page, models_page, render_error
+from quota_router.dialects.anthropic.prompt import prompt_of
+from quota_router.dialects.anthropic.replies import error_event, model_page, models_page, render_error, render_refusal
+from quota_router.dialects.anthropic.speech import render_answer, render_stream
 from quota_router.dialects.anthropic.usage import read_answer, reader
 from quota_router.dialects.anthropic.wire import (
     answer_headers,
@@ -20,9 +22,13 @@ __all__ = [
     "models_page",
     "outgoing_body",
     "outgoing_headers",
+    "prompt_of",
     "read",
     "read_answer",
     "reader",
+    "render_answer",
     "render_error",
+    "render_refusal",
+    "render_stream",
     "upstream_path",
 ]

@@ -31,7 +31,11 @@ from quota_router.dialects.vendors import aws, google, numbers
 _IN_STREAM_STATUS = 200
 _TOO_MANY = 429
 
+EMPTY_WINDOW = "usage_limit_reached"
+"""No vendor's code: a command-line tool tells an empty window in words, and `render_refusal` writes it down as this."""
+
 _BY_CODE: dict[str, Row] = {
+    EMPTY_WINDOW: FailureKind.QUOTA_WINDOW,
     "enforced_spend_limit_reached": FailureKind.BILLING,
     "contract_spend_limit_reached": FailureKind.BILLING,
     "linked_organization_spend_limit_reached": FailureKind.BILLING,
@@ -127,7 +131,10 @@ def _said(error: ErrorBody, code: str, now: datetime) -> datetime | None:
     if code == "enforced_spend_limit_reached":
         return month_after(now)  # no header says so: it is the tier's monthly cap
     found = _REGAIN.search(error.message)
-    return instant(f"{found[1]}T{found[2] or '00:00'}:00Z", now) if found else None
+    if found:
+        return instant(f"{found[1]}T{found[2] or '00:00'}:00Z", now)
+    details = error.fields.get("details")
+    return instant(details.get("resets_at"), now) if isinstance(details, dict) else None
 
 
 def _minute_end(headers: Mapping[str, str], now: datetime) -> datetime | None:

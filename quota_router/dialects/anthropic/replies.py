@@ -1,7 +1,8 @@
 """
-What we answer ourselves in Anthropic's dialect: errors, and the list of models.
+What we answer ourselves in Anthropic's dialect: errors, the list of models, and how a tool's failure reads as an answer.
 
-Law: official clients take these for the vendor's own: status and `type` are what their libraries look at.
+Law: official clients take these for the vendor's own: status and `type` are what their libraries look at. What is rendered of a
+failure, `classify` and `classify_event` read as that failure; a content policy reads as the client error it is in this dialect.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,12 @@ from typing import Any
 import msgspec
 
 from quota_router.core.calls import Operation
-from quota_router.dialects.base import ModelCard
-from quota_router.dialects.rendering import event, extras, param_of
+from quota_router.core.health import Failure, FailureKind
+from quota_router.core.usage import Usage
+from quota_router.dialects.anthropic.failures import EMPTY_WINDOW
+from quota_router.dialects.anthropic.speech import render_usage
+from quota_router.dialects.base import ModelCard, Refusal
+from quota_router.dialects.rendering import JSON_HEADERS, event, extras, param_of, resets_at, sentence_of
 from quota_router.errors import QuotaRouterError
 
 _TYPES: dict[int, str] = {
@@ -24,6 +29,22 @@ _TYPES: dict[int, str] = {
 }
 """By status; other statuses from 500 are `api_error`, the rest `invalid_request_error`."""
 _SERVER_STATUS = 500
+_OK = 200
+
+_REFUSALS: dict[FailureKind, tuple[int, str, str]] = {
+    FailureKind.RATE_LIMITED: (429, "rate_limit_error", ""),
+    FailureKind.IN_FLIGHT_BUDGET: (429, "rate_limit_error", ""),
+    FailureKind.QUOTA_WINDOW: (429, "rate_limit_error", ""),
+    FailureKind.BILLING: (402, "billing_error", ""),
+    FailureKind.AUTH: (401, "authentication_error", ""),
+    FailureKind.OVERLOADED: (529, "overloaded_error", ""),
+    FailureKind.TRANSIENT: (500, "api_error", ""),
+    FailureKind.MODEL_UNAVAILABLE: (404, "not_found_error", "model: "),
+    FailureKind.CONTEXT_TOO_LONG: (400, "invalid_request_error", "prompt is too long: "),
+    FailureKind.CONTENT_POLICY: (400, "invalid_request_error", ""),
+    FailureKind.CLIENT_ERROR: (400, "invalid_request_error", ""),
+}
+"""Status, type, and the first words where only these tell (`failures`)."""
 
 
 def render_error(error: QuotaRouterError, call_id: str | None) -> bytes:
@@ -38,6 +59,26 @@ def error_event(
 ) -> bytes:
     """The event that ends a stream which broke."""
     return event(_error(error, call_id), "error")
+
+
+def render_refusal(failure: Failure, usage: Usage | None, cost_nusd: int | None) -> Refusal:
+    """
+    A failure that came in words, as this dialect's upstreams tell it.
+
+    Args:
+        failure: any but a cancellation; a full reservation is told as a busy minute.
+        usage: what it used all the same, which makes it an error inside a 200; `None`: nobody knows of any.
+        cost_nusd: what that cost, as reported.
+    """
+    status, kind, opening = _REFUSALS[failure.kind]
+    details = resets_at(failure)
+    if failure.kind is FailureKind.QUOTA_WINDOW:
+        details["error_code"] = EMPTY_WINDOW
+    error = {"type": kind, "message": opening + sentence_of(failure), **({"details": details} if details else {})}
+    told: dict[str, Any] = {"type": "error", "error": error}
+    if usage is not None:
+        told["usage"] = render_usage(usage, cost_nusd)
+    return Refusal(status=_OK if usage is not None else status, headers=JSON_HEADERS, body=msgspec.json.encode(told))
 
 
 def models_page(cards: Sequence[ModelCard]) -> bytes:

@@ -5,7 +5,8 @@ Law: `message_start` gives the first counts and each `message_delta` overwrites 
 absurd count makes the usage unknown, never zero.
 
 Fields: upstreams.md D.1 and D.2 (SDK 2.11), read 2026-11-20. `input_tokens` is without the cache; `output_tokens` includes
-thinking. Entries of `iterations` for compaction are billed but not in the totals, and are added.
+thinking. Entries of `iterations` for compaction are billed but not in the totals, and are added. `cost` in USD is no member of this
+vendor's: others that speak its dialect report it, and so do we of a command-line tool.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from quota_router.core.calls import CallFacts, Operation
 from quota_router.core.usage import Quality, Usage
 from quota_router.dialects.base import Answer, EventKind, UnreadableAnswer
+from quota_router.dialects.costs import read_cost
 from quota_router.dialects.error_bodies import Trouble, is_refusal
 from quota_router.dialects.fields import CapOrZero
 from quota_router.dialects.json import is_given, name_or_none
@@ -41,6 +43,8 @@ class _Iteration(_Counts):
 
 class _Usage(_Counts):
     iterations: list[_Iteration] | None = None
+    quality: Any = None
+    """`estimated`: ours, for an answer whose tool reported none (`rendering`)"""
 
 
 class _Body(Trouble):
@@ -94,7 +98,7 @@ def read_answer(operation: Operation, body: bytes) -> Answer:
     counts.take(answer.usage)
     return Answer(
         usage=Usage() if is_count and not failed else counts.usage(Quality.REPORTED),
-        cost_nusd=None,
+        cost_nusd=counts.cost_nusd,
         failed=failed,
         answer_id=name_or_none(answer.id),
     )
@@ -109,9 +113,12 @@ class Counter:
     """The counts of one answer so far; once a count was absurd it stays unknown."""
 
     def __init__(self) -> None:
+        self.cost_nusd: int | None = None
+        """as the upstream reported it"""
         self._counts: dict[str, int] = {}
         self._compaction = Usage()
         self._is_absurd = False
+        self._is_estimate = False
 
     def take(self, raw: msgspec.Raw) -> None:
         """Overwrite with what a `usage` object says; what it leaves out stands."""
@@ -123,6 +130,9 @@ class Counter:
             self._is_absurd = True
             return
         self._counts.update(_counts_of(said))
+        self._is_estimate = self._is_estimate or said.quality == Quality.ESTIMATED.value
+        cost_nusd = read_cost(raw)
+        self.cost_nusd = self.cost_nusd if cost_nusd is None else cost_nusd
         if said.iterations is not None:
             usages = [_buckets(_counts_of(it)) for it in said.iterations if it.type == "compaction"]
             known = [usage for usage in usages if usage is not None]
@@ -132,6 +142,7 @@ class Counter:
     def usage(self, quality: Quality) -> Usage | None:
         """The buckets; `None` when input or output were never said, or a count was absurd."""
         usage = None if self._is_absurd else _buckets(self._counts)
+        quality = Quality.ESTIMATED if self._is_estimate else quality
         return _sum([usage, self._compaction], quality) if usage is not None else None
 
 
@@ -162,7 +173,7 @@ class MessagesReader(StreamReader):
             case "message_delta":
                 # Only this event's output count is the answer's; until it comes there is a first guess.
                 self._counter.take(event.usage)
-                self.usage = self._counter.usage(Quality.REPORTED)
+                self.usage, self.cost_nusd = self._counter.usage(Quality.REPORTED), self._counter.cost_nusd
                 kind = self._content()
             case "message_stop":
                 kind = self._end()

@@ -1,7 +1,9 @@
 """OpenAI's dialect, and that of the many who speak it: chat completions, completions, responses, embeddings."""
 
 from quota_router.dialects.openai.failures import classify, classify_event
-from quota_router.dialects.openai.replies import error_event, model_page, models_page, render_error
+from quota_router.dialects.openai.prompt import prompt_of
+from quota_router.dialects.openai.replies import error_event, model_page, models_page, render_error, render_refusal
+from quota_router.dialects.openai.speech import render_answer, render_stream
 from quota_router.dialects.openai.stream import reader
 from quota_router.dialects.openai.usage import read_answer
 from quota_router.dialects.openai.wire import (
@@ -21,9 +23,13 @@ __all__ = [
     "models_page",
     "outgoing_body",
     "outgoing_headers",
+    "prompt_of",
     "read",
     "read_answer",
     "reader",
+    "render_answer",
     "render_error",
+    "render_refusal",
+    "render_stream",
     "upstream_path",
 ]

@@ -11,14 +11,14 @@ Decision 2026-11 -- an event of the Responses API may be 8 MiB long: its termina
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from quota_router.core.calls import CallFacts, Operation
 from quota_router.core.usage import Quality
 from quota_router.dialects.base import EventKind
+from quota_router.dialects.costs import read_cost
 from quota_router.dialects.error_bodies import Trouble
 from quota_router.dialects.json import is_given, name_or_none
-from quota_router.dialects.openai.usage import Answered, read_cost, read_usage
+from quota_router.dialects.openai.usage import Answered, read_usage
 from quota_router.dialects.stream import StreamReader, strings_under
 
 MAX_RESPONSE_EVENT_BYTES = 8 * 1024 * 1024
@@ -66,6 +66,7 @@ class ChatReader(StreamReader):
         self._asks_usage = facts.asks_usage
         self._choices = facts.choices
         self._finished: set[int] = set()
+        self._last_usage = msgspec.Raw()
         self.written = COMPLETIONS_WRITTEN if operation is Operation.COMPLETIONS else CHAT_WRITTEN
 
     def _is_plain(self, data: bytes) -> bool:
@@ -88,6 +89,7 @@ class ChatReader(StreamReader):
             self._finished |= {choice.index or 0 for choice in choices if choice.finish_reason}
         if is_given(chunk.usage):
             is_final = not choices or len(self._finished) >= self._choices
+            self._last_usage = chunk.usage.copy()
             self.usage = read_usage(chunk.usage, quality=Quality.REPORTED if is_final else Quality.ESTIMATED)
             self.cost_nusd = read_cost(chunk.usage)
         if is_error:
@@ -100,7 +102,7 @@ class ChatReader(StreamReader):
     def _end(self) -> EventKind:
         # Counts that were cumulative until now are the last word once the answer is whole.
         if self.usage is not None:
-            self.usage = replace(self.usage, quality=Quality.REPORTED)
+            self.usage = read_usage(self._last_usage)
         return super()._end()
 
     def _has_ended(self) -> bool:

@@ -6,21 +6,17 @@ Law: vendors' overlapping counts become buckets that do not overlap. One absurd 
 Fields and who includes what in which: upstreams.md D.1 (OpenAI SDK 3.52, OpenRouter, DeepSeek, xAI), read 2026-11-20.
 """
 
-import re
 from typing import Any
 
 import msgspec
 
 from quota_router.core.calls import Operation
-from quota_router.core.pricing import NUSD_PER_USD, charged_usd_nusd
 from quota_router.core.usage import Quality, Usage
 from quota_router.dialects.base import Answer, UnreadableAnswer
+from quota_router.dialects.costs import read_cost
 from quota_router.dialects.error_bodies import Trouble, is_refusal
 from quota_router.dialects.fields import CapOrZero
 from quota_router.dialects.json import is_given, name_or_none
-
-_COST = re.compile(rb"[0-9]{1,7}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,2})?")
-_MAX_COST_NUSD = 1_000_000 * NUSD_PER_USD
 
 _ANSWER_MEMBER: dict[Operation, str] = {
     Operation.CHAT: "choices",
@@ -58,10 +54,8 @@ class _Counts(msgspec.Struct):
     completion_tokens_details: _OutputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
     prompt_cache_hit_tokens: CapOrZero | None = None
-
-
-class _Cost(msgspec.Struct):
-    cost: msgspec.Raw = msgspec.Raw()
+    quality: Any = None
+    """`estimated`: ours, for an answer whose tool reported none (`rendering`)"""
 
 
 class Choice(msgspec.Struct):
@@ -106,7 +100,6 @@ class _Body(Answered):
 
 _BODY = msgspec.json.Decoder(_Body)
 _COUNTS = msgspec.json.Decoder(_Counts)
-_COSTS = msgspec.json.Decoder(_Cost)
 
 
 def read_answer(operation: Operation, body: bytes) -> Answer:
@@ -171,25 +164,8 @@ def read_usage(raw: msgspec.Raw, *, has_output: bool = True, quality: Quality = 
         cache_write_1h=written_long,
         output=output,
         reasoning=_reasoning_beside(counts, total_input, output),
-        quality=quality,
+        quality=Quality.ESTIMATED if counts.quality == Quality.ESTIMATED.value else quality,
     )
-
-
-def read_cost(raw: msgspec.Raw) -> int | None:
-    """
-    `usage.cost`, which OpenRouter reports in USD and charges.
-
-    Returns:
-        nano-USD, rounded up; `None` when it is absent, not a plain number, above a million or too small to be one.
-    """
-    if b'"cost"' not in bytes(raw):
-        return None
-    try:
-        cost = bytes(_COSTS.decode(raw).cost)
-        cost_nusd = charged_usd_nusd(cost.decode()) if _COST.fullmatch(cost) else None
-    except (ValueError, RecursionError):
-        return None
-    return cost_nusd if cost_nusd is not None and cost_nusd <= _MAX_COST_NUSD else None
 
 
 def _reasoning_beside(counts: _Counts, total_input: int, output: int) -> int:
