@@ -37,6 +37,8 @@ OWN_SQL = {
     "store/rows.py": "SQLAlchemy compiled the text from expressions, once; every value is bound",
     "store/triggers.py": "triggers have no parameters; the statements are constants of that file",
 }
+OWN_PROCESSES = {"command/process.py": ["subprocess"]}
+"""Tools of providers, from an argument list."""
 COMES_WITH = {"multidict": "aiohttp", "pydantic_core": "pydantic", "rich": "typer", "yarl": "aiohttp"}
 OF_AN_EXTRA = {"psycopg": ("postgres", "store/postgres.py")}
 NOT_IMPORTED = {
@@ -143,7 +145,9 @@ def find_dangers(text):
                 yield from (alias.name for alias in names if is_danger or alias.name in anyone or is_of_os(module, alias.name))
             case ast.Call(func=ast.Name(id=name)) if name in builtin:
                 yield name
-            case ast.Attribute(value=ast.Name(id=owner), attr=name) if name in anyone or is_of_os(owner, name):
+            case ast.Attribute(attr=name) if name in anyone:
+                yield name
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if is_of_os(owner, name):
                 yield f"{owner}.{name}"
 
 
@@ -169,9 +173,9 @@ def find_loose_sql(text):
             yield ast.unparse(node)
 
 
-def test_nothing_in_the_package_runs_text_or_starts_processes():
+def test_nothing_in_the_package_runs_text_and_one_file_starts_processes():
     found = {str(path.relative_to(PACKAGE)): dangers for path in MODULES if (dangers := list(find_dangers(path.read_text())))}
-    assert found == {}
+    assert found == OWN_PROCESSES
 
 
 def test_sql_is_constant_but_for_the_statements_that_know_no_parameters():
@@ -192,6 +196,7 @@ def test_sql_is_constant_but_for_the_statements_that_know_no_parameters():
         "import importlib; importlib.import_module(x)",
         "from asyncio import create_subprocess_exec",
         "import asyncio; asyncio.create_subprocess_shell(x)",
+        "asyncio.get_running_loop().subprocess_exec(x)",
     ],
 )
 def test_a_danger_is_seen(line):
