@@ -255,8 +255,8 @@ def test_what_a_tool_says_has_a_kind(sentence, kind):
     assert judged(log_line).kind is kind
 
 
-def test_an_empty_window_cools_the_provider_and_a_models_limit_its_rung():
-    assert judged("You've hit your weekly limit · resets 3pm").scope is Scope.PROVIDER
+def test_an_empty_window_cools_the_account_and_a_models_limit_its_rung():
+    assert judged("You've hit your weekly limit · resets 3pm").scope is Scope.ACCOUNT
     assert judged("You've hit your Opus limit · resets 3pm").scope is Scope.ATTACHMENT
 
 

@@ -15,18 +15,17 @@ Source: code.claude.com/docs/en/errors, anthropics/claude-code #6119, #52575, #5
 
 Decision 2026-11 -- "rate limit reached" is a busy minute, not an empty window: both tools have other words for the window.
 Decision 2026-11 -- the limit of one model is told as `rate_limited` until its reset, which cools this model's rung alone; an empty
-    window cools its whole provider.
+    window cools its whole account.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, tzinfo
 
-import msgspec
-
 from quota_router.core.health import Failure, FailureKind
 from quota_router.dialects.commands.times import read_reset
-from quota_router.dialects.failures import read_error, scoped
+from quota_router.dialects.error_bodies import read_error
+from quota_router.dialects.failures import scoped
 
 STATEMENT_MAX_CHARS = 2_000
 """Of a sentence that is looked at."""
@@ -120,26 +119,13 @@ def judge(
     sentence, bare = _sentence(words), _bare(words)
     found = _JSON.search(bare)
     error = found[0].encode() if found else b""
-    for said in (bare, _message_in(error)):
+    for said in (bare, read_error(error).message):
         for pattern, kind in _TABLE:
             if pattern.match(said):
                 return _failure(kind, words, status, now, zone)
     in_words = _STATUS.search(sentence[:_STATUS_WITHIN_CHARS]) if is_last_word else None
     code = status or (int(in_words[1]) if in_words else None)
     return _failure(classify(code, {}, error, now).kind, words, code, now, zone) if code is not None else None
-
-
-def _message_in(error: bytes) -> str:
-    """What an error's JSON says, in lower case; empty when there is none."""
-    if message := read_error(error).message:
-        return message
-    try:
-        told = msgspec.json.decode(error) if error else None
-    except (ValueError, RecursionError):
-        return ""
-    # The Codex backend refuses a model so.
-    detail = told.get("detail") if isinstance(told, dict) else None
-    return detail if isinstance(detail, str) else ""
 
 
 def _failure(kind: FailureKind, words: str, status: int | None, now: datetime, zone: tzinfo) -> Failure:
