@@ -14,3 +14,19 @@ database = pytest.fixture(params=database_kit.DATABASES, name="database")(_on_ea
 """Run the test on each database that a ledger may lie in."""
 module_database = pytest.fixture(scope="module", params=database_kit.DATABASES, name="module_database")(_on_each_database)
 """Likewise, for a daemon that serves all tests of a module."""
+
+
+@pytest.fixture
+def postgres():
+    """Let the ledgers of one test lie on the server: the test is about several daemons on one."""
+    database_kit.use(database_kit.POSTGRES)
+    yield
+    database_kit.use(database_kit.SQLITE)
+
+
+@pytest.fixture(scope="module")
+def module_postgres():
+    """Likewise, for daemons that serve all tests of a module."""
+    database_kit.use(database_kit.POSTGRES)
+    yield
+    database_kit.use(database_kit.SQLITE)

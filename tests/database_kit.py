@@ -41,6 +41,11 @@ def url_of(folder: Path) -> str:
     return _database(name).render_as_string(hide_password=False)
 
 
+def plain_url_of(folder: Path) -> str:
+    """Likewise, for connections of a test's own to the server."""
+    return _plain(make_url(url_of(folder)))
+
+
 @cache
 def _database(name: str) -> URL:
     """Make a database, once."""

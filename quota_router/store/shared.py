@@ -70,7 +70,7 @@ class Shared:
     def learn(self, conn: Connection, state: State, jobs: Sequence[Job[Any]]) -> datetime:
         """Lock and read what the jobs touch, and nothing else."""
         epoch, server_now = _claim_epoch(conn)
-        now = self._last_now = max(self._clock() if self._clock else server_now, state.head.at, self._last_now)
+        now = max(self._clock() if self._clock else server_now, state.head.at, self._last_now)
         if epoch != state.catalog.epoch:
             state.take_catalog(load_catalog(conn))
         state.forget_present()
@@ -78,6 +78,8 @@ class Shared:
             read_everything(conn, state, now)
         else:
             self._learn_parts(conn, state, jobs, now)
+        # The clock was read before the locks were had: whoever held them may have booked at a later moment.
+        now = self._last_now = max(now, state.latest)
         keys = [job.idempotency for job in jobs if job.idempotency is not None]
         if keys:
             read_named_calls(conn, state, keys)

@@ -26,6 +26,7 @@ from quota_router.store.present import (
     take_holds,
 )
 from quota_router.store.state import State
+from quota_router.store.tables import EPOCH
 from quota_router.store.tenure import Job
 
 JOURNAL = "main"
@@ -39,7 +40,7 @@ class Sole:
         self._path = path
         self._clock = clock
         self._identity = _identify(path)
-        self._last_now: datetime | None = None
+        self._last_now = EPOCH
 
     def settle_in(self, conn: Connection) -> str:  # noqa: ARG002 -- a tenure's shape
         """There is one journal."""
@@ -50,6 +51,7 @@ class Sole:
         self._refuse_other_file()
         state = new_state(conn, journal)
         read_everything(conn, state, max(self._clock(), state.head.at))
+        self._last_now = max(self._last_now, state.latest)
         return state
 
     def learn(self, conn: Connection, state: State, jobs: Sequence[Job[Any]]) -> datetime:
@@ -66,16 +68,11 @@ class Sole:
         keys = [job.idempotency for job in jobs if job.idempotency is not None]
         if keys:
             read_named_calls(conn, state, keys)
-        return self._now(state)
+        self._last_now = max(self._clock(), self._last_now)
+        return self._last_now
 
     def claim_catalog(self, conn: Connection) -> None:
         """A write transaction keeps everybody away as it is."""
-
-    def _now(self, state: State) -> datetime:
-        """The clock, but never before the last entry or batch."""
-        now = max(self._clock(), state.head.at, self._last_now or state.head.at)
-        self._last_now = now
-        return now
 
     def _refuse_other_file(self) -> None:
         try:

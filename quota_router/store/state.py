@@ -123,6 +123,17 @@ class State:
     _cooled: set[tuple[str, str]] = field(default_factory=set)
     _taught: set[tuple[str, str]] = field(default_factory=set)
 
+    @property
+    def latest(self) -> datetime:
+        """
+        The last moment that anything known here was booked at.
+
+        Time does not go back before it: a clock may be set back, and another daemon may have written while this one waited for it.
+        A window would open a second time, and what stands in a later bucket would not be counted.
+        """
+        windows = [window.start for window in self.opened.values()]
+        return max([self.head.at, *windows, *[max(buckets) for buckets in self.balances.values() if buckets]])
+
     def write(self, row: Struct, *more: bytes) -> None:
         """Add one row to what this batch writes. *more*: values that stand behind its fields."""
         self.writes.setdefault(type(row), []).append(values_of(row) + more)
