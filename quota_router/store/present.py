@@ -20,7 +20,7 @@ from quota_router.core.limits import Amounts, Limit, Window
 from quota_router.core.usage import BUCKETS, Quality, Usage
 from quota_router.core.windows import coverage
 from quota_router.store.catalog import load_catalog
-from quota_router.store.state import Balance, Head, KnownCall, OpenHold, Resolved, State, Total
+from quota_router.store.state import Balance, Head, KnownCall, OpenHold, Resolved, State, Total, counted_from
 from quota_router.store.tables import (
     EPOCH,
     balances,
@@ -129,14 +129,14 @@ def last_windows(history: History) -> dict[str, Window]:
 def read_balances(conn: Connection, state: State, limits: Iterable[Limit], now: datetime) -> None:
     """Read the buckets of *limits* that a window still counts or a hold of the state stands in."""
     charged = [charge for known in state.holds.values() for charge in known.charges] + _charges_of_resolved(state)
-    counted_from = {limit.name: coverage(limit, now, state.opened.get(limit.name)).first_bucket for limit in limits}
-    for charge in charged:
-        name = charge.limit.name
-        counted_from[name] = min(counted_from.get(name, charge.bucket), charge.bucket)
-    names_asked = list(counted_from)
+    first_of = counted_from(charged)
+    for limit in limits:
+        first = coverage(limit, now, state.opened.get(limit.name)).first_bucket
+        first_of[limit.name] = min(first_of.get(limit.name, first), first)
+    names_asked = list(first_of)
     for start in range(0, len(names_asked), LIMITS_ASKED):
         names = names_asked[start : start + LIMITS_ASKED]
-        asked = or_(*((balances.c.limit_name == name) & (balances.c.bucket >= counted_from[name]) for name in names))
+        asked = or_(*((balances.c.limit_name == name) & (balances.c.bucket >= first_of[name]) for name in names))
         for row in conn.execute(select(balances).where(asked)):
             state.balances.setdefault(row.limit_name, {})[row.bucket] = Balance(posted=row.posted, held=row.held)
 

@@ -6,7 +6,7 @@ meaning. Only jobs inside the lane change it, without suspending.
 Never: speaks SQL; it collects the rows to be written, the lane writes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -83,6 +83,15 @@ class OpenHold(Struct, frozen=True, kw_only=True):
 
     hold: Hold
     charges: tuple[Charge, ...]
+
+
+def counted_from(charges: Iterable[Charge]) -> dict[str, datetime]:
+    """The first bucket, by limit, of the windows in which *charges* stand: they judge a hold that grows, also when over."""
+    found: dict[str, datetime] = {}
+    for charge in charges:
+        first = coverage(charge.limit, charge.bucket, None).first_bucket
+        found[charge.limit.name] = min(found.get(charge.limit.name, first), first)
+    return found
 
 
 @dataclass(slots=True, kw_only=True)
@@ -251,12 +260,13 @@ class State:
 
     def forget_old(self, now: datetime) -> None:
         """Drop balances that no window counts any more: memory stays bounded, the rows stay."""
-        # What this batch moved is still to be written: it goes with the next sweep.
-        needed = self._touched | {(charge.limit.name, charge.bucket) for held in self.holds.values() for charge in held.charges}
+        kept_from = counted_from(charge for held in self.holds.values() for charge in held.charges)
         for limit in self.catalog.limits:
-            covered = coverage(limit, now, self.opened.get(limit.name))
+            first = coverage(limit, now, self.opened.get(limit.name)).first_bucket
+            first = min(first, kept_from.get(limit.name, first))
             buckets = self.balances.get(limit.name, {})
-            for bucket in [b for b in buckets if b < covered.first_bucket and (limit.name, b) not in needed]:
+            # What this batch moved is still to be written: it goes with the next sweep.
+            for bucket in [b for b in buckets if b < first and (limit.name, b) not in self._touched]:
                 del buckets[bucket]
 
     def copy(self) -> Self:
