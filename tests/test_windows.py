@@ -1,11 +1,13 @@
 """Windows and limits: what counts when."""
 
+from calendar import monthrange
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quota_router.core.limits import (
@@ -77,6 +79,7 @@ def limit_of(window, anchor=None, timezone="UTC", unit=Unit.TOKENS, limit=100):
     )
 
 
+@cache
 def shifts_of(timezone, first_year=2005, last_year=2031):
     """The instants at which a zone changes its offset, found by bisection between days."""
     zone = ZoneInfo(timezone)
@@ -124,6 +127,93 @@ def test_calendar_windows_tile_where_the_clock_shifts(timezone):
                 assert_tiles(limit_of(window, timezone=timezone), shift + timedelta(minutes=minutes))
 
 
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+EVERY_CALENDAR = (
+    *(("hour", None), ("day", None), ("year", None)),
+    *(("week", day) for day in WEEKDAYS),
+    *(("month", str(day)) for day in (1, 15, 28, 29, 30, 31)),
+)
+LONGEST = {
+    "hour": 2 * HOUR,
+    "day": timedelta(days=2, hours=2),  # a day may be skipped, and goes to the one before
+    "week": timedelta(days=8, hours=2),
+    "month": timedelta(days=32, hours=2),
+    "year": timedelta(days=367, hours=2),
+}
+HOURS_REPEATED = 3 * HOUR
+"""No zone sets its clock back by more: so long after its beginning a window is at no midnight that comes twice."""
+
+
+def name_on_the_calendar(window, anchor, local):
+    """What a person in the zone calls the day, week, month or year of a wall clock."""
+    match window:
+        case "day":
+            return local.date()
+        case "week":
+            return (local.date() - timedelta(days=(local.weekday() - WEEKDAYS.index(anchor)) % 7)).isoformat()
+        case "month":
+            begins_on = min(int(anchor), monthrange(local.year, local.month)[1])
+            return local.year * 12 + local.month - (local.day < begins_on)
+        case _:
+            return local.year
+
+
+@st.composite
+def instants_near_shifts(draw):
+    """A zone, and an instant within a few hours of one at which its clock was set, in sixty years."""
+    timezone = draw(st.sampled_from(ZONES[1:]).filter(lambda zone: shifts_of(zone, 1975, 2037)))
+    shift = draw(st.sampled_from(shifts_of(timezone, 1975, 2037)))
+    return timezone, shift + timedelta(seconds=draw(st.integers(-5 * 3_600, 5 * 3_600)))
+
+
+@settings(max_examples=1_000)
+@given(st.sampled_from(EVERY_CALENDAR), instants_near_shifts())
+def test_every_calendar_window_tiles_where_the_clock_shifts(calendar, place):
+    """
+    Hours, days, weeks from each weekday, months from each billing day, years: at every shift that twenty zones made or will make.
+    """
+    timezone, at = place
+    limit = limit_of(*calendar, timezone=timezone)
+    assert_tiles(limit, at)
+    found = coverage(limit, at, None)
+    assert timedelta(minutes=30) <= found.end - found.start <= LONGEST[calendar[0]]
+
+
+@settings(max_examples=1_000)
+@given(st.sampled_from(EVERY_CALENDAR[1:]), st.sampled_from(ZONES), instants | instants_near_shifts())
+def test_a_calendar_window_holds_what_a_person_in_its_zone_would_call_so(calendar, timezone, at):
+    """
+    All that bears one name on the wall calendar of the zone, but for the hours that a clock set back at midnight gives twice.
+    """
+    timezone, at = at if isinstance(at, tuple) else (timezone, at)
+    found, zone = coverage(limit_of(*calendar, timezone=timezone), at, None), ZoneInfo(timezone)
+    assume(at - found.start > HOURS_REPEATED and found.end - at > HOURS_REPEATED)
+    names = {name_on_the_calendar(*calendar, moment.astimezone(zone)) for moment in (found.start + HOURS_REPEATED, at)}
+    others = [found.start - HOURS_REPEATED, found.end + HOURS_REPEATED]
+
+    assert len(names) == 1
+    assert names.isdisjoint(name_on_the_calendar(*calendar, moment.astimezone(zone)) for moment in others)
+
+
+@pytest.mark.parametrize("timezone", ZONES)
+def test_from_window_to_window_no_year_is_too_long_or_too_short(timezone):
+    """
+    Walked from end to start: as many days, weeks and months as the zone's calendar has; one day less on the date line.
+    """
+    zone = ZoneInfo(timezone)
+    for calendar, step in ((("day", None), 1), (("week", "sunday"), 7), (("month", "31"), None)):
+        limit, walked = limit_of(*calendar, timezone=timezone), 0
+        at = end = coverage(limit, datetime(2004, 12, 31, 12, tzinfo=zone).astimezone(UTC), None).start
+        while end < datetime(2032, 1, 1, tzinfo=UTC):
+            found = coverage(limit, end, None)
+            assert found.start == end
+            end, walked = found.end, walked + 1
+        first, last = at.astimezone(zone).date(), (end + HOURS_REPEATED).astimezone(zone).date()
+        skipped = timezone == "Pacific/Apia" and step == 1
+        expected = (last - first).days // step - skipped if step else (last.year - first.year) * 12 + last.month - first.month
+        assert walked == expected, calendar
+
+
 @pytest.mark.parametrize(
     ("window", "anchor", "timezone", "at", "start", "end"),
     [
@@ -132,6 +222,15 @@ def test_calendar_windows_tile_where_the_clock_shifts(timezone):
         ("hour", None, "Europe/Berlin", "2026-10-25T00:30Z", "2026-10-25T00:00Z", "2026-10-25T01:00Z"),
         ("hour", None, "Europe/Berlin", "2026-10-25T01:30Z", "2026-10-25T01:00Z", "2026-10-25T02:00Z"),
         ("hour", None, "Asia/Kathmandu", "2026-06-01T00:00Z", "2026-05-31T23:15Z", "2026-06-01T00:15Z"),
+        ("hour", None, "Australia/Lord_Howe", "2026-04-04T14:45Z", "2026-04-04T14:00Z", "2026-04-04T15:30Z"),
+        ("hour", None, "Australia/Lord_Howe", "2026-10-03T15:45Z", "2026-10-03T15:30Z", "2026-10-03T16:00Z"),
+        ("day", None, "America/Sao_Paulo", "2018-11-04T12:00Z", "2018-11-04T03:00Z", "2018-11-05T02:00Z"),
+        ("day", None, "America/Sao_Paulo", "2018-02-17T12:00Z", "2018-02-17T02:00Z", "2018-02-18T03:00Z"),
+        ("day", None, "America/Caracas", "2016-05-01T12:00Z", "2016-05-01T04:30Z", "2016-05-02T04:00Z"),
+        ("day", None, "Asia/Tehran", "2022-03-22T12:00Z", "2022-03-21T20:30Z", "2022-03-22T19:30Z"),
+        ("day", None, "Africa/Casablanca", "2026-02-15T12:00Z", "2026-02-14T23:00Z", "2026-02-16T00:00Z"),
+        ("hour", None, "Pacific/Chatham", "2026-04-04T13:50Z", "2026-04-04T13:15Z", "2026-04-04T14:15Z"),
+        ("month", "29", "Asia/Kathmandu", "2027-02-28T12:00Z", "2027-02-27T18:15Z", "2027-03-28T18:15Z"),
         ("day", None, "Pacific/Apia", "2011-12-30T09:00Z", "2011-12-29T10:00Z", "2011-12-30T10:00Z"),
         ("day", None, "Pacific/Apia", "2011-12-30T11:00Z", "2011-12-30T10:00Z", "2011-12-31T10:00Z"),
         ("week", None, "UTC", "2026-11-20T12:00Z", "2026-11-16T00:00Z", "2026-11-23T00:00Z"),
