@@ -7,8 +7,10 @@ Never: looks at what a ledger has written. `laws_kit` does, and `check_same` com
 A new kind of word is one class more: it says which job it is and what the model makes of it. `adjust` will be one.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from laws_kit import SECOND, Found, counting, hold_to, key_of, us
@@ -22,10 +24,12 @@ from quota_router.core.estimates import Estimate
 from quota_router.core.holds import Event, Hold, Outcome, Settlement
 from quota_router.core.limits import Amounts, Enforcement, Kind, Limit, Unit, subjects_of
 from quota_router.core.usage import Usage
-from quota_router.errors import Conflict, HoldResolved, NoUsableProvider, UnknownHold
+from quota_router.errors import Conflict, HoldResolved, NoUsableProvider, QuotaRouterError, UnknownHold
 from quota_router.store.booking import Booked
 from quota_router.store.holding import Extend, Renew, Sweep
+from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admission, Admit, Settle
+from quota_router.store.state import State
 from quota_router.store.tenure import Job
 
 RUNGS = ("one", "two")
@@ -479,6 +483,31 @@ def grown(estimate: Estimate, output_tokens: int) -> Estimate:
     """The estimate of an answer that was seen to be so long; what it can use at most does not change."""
     likely = Asks(input_tokens=estimate.likely.input_tokens, output_tokens=output_tokens, is_priced=estimate.is_priced)
     return replace(estimate, likely=likely.amounts())
+
+
+# --- how words reach a ledger -----------------------------------------------------------------------------------------------
+
+
+class TellTime(Job[datetime]):
+    """What a batch takes for now."""
+
+    def run(self, state: State, now: datetime) -> datetime:  # noqa: ARG002 -- a job's shape
+        return now
+
+
+class Ledger:
+    """How words reach a ledger: this one is sound. Those of `broken_ledgers` are not."""
+
+    async def say(self, lane: Lane, jobs: list[Job[Any]]) -> list[Any]:
+        """Say several words at once, in one batch; a refusal is returned."""
+        answers = await asyncio.gather(*(lane.submit(job) for job in jobs), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, QuotaRouterError):
+                raise answer
+        return answers
+
+    async def die(self) -> None:
+        """The daemon is gone, and its memory with it."""
 
 
 REFUSALS = {HoldResolved: "resolved", UnknownHold: "unknown hold", NoUsableProvider: "no room"}

@@ -36,9 +36,12 @@ from model_kit import (
     End,
     Expire,
     Grow,
+    Held,
+    Ledger,
     Moment,
     More,
     Say,
+    TellTime,
     check_same,
     grown,
     tell,
@@ -47,13 +50,12 @@ from sqlalchemy import create_engine, delete, func, select, text, update
 from waiting_kit import until
 
 from quota_router.core.calls import Plane
-from quota_router.errors import LedgerLocked, QuotaRouterError
+from quota_router.errors import LedgerLocked
 from quota_router.store.lane import Lane
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
 from quota_router.store.state import State
 from quota_router.store.tables import epochs, metadata
-from quota_router.store.tenure import Job
 from quota_router.store.triggers import drop_triggers, recreate_triggers
 
 GONE_S = 10
@@ -105,30 +107,10 @@ questions = st.builds(
 several = st.lists(questions, min_size=2, max_size=6)
 places = st.integers(0, 99)
 """Which of what is there, counted from the last."""
-usages = st.none() | st.tuples(st.integers(0, 200), st.integers(0, 200))
+usages = st.sampled_from([True, True, False]).flatmap(
+    lambda is_post: st.tuples(st.integers(0, 200), st.integers(0, 200)) if is_post else st.none()
+)
 spans = st.sampled_from([1, 59, 61, 600, 1_801, 3_600, 6 * 3_600, 30 * 3_600])
-
-
-class TellTime(Job[datetime]):
-    """What a batch takes for now."""
-
-    def run(self, state: State, now: datetime) -> datetime:  # noqa: ARG002 -- a job's shape
-        return now
-
-
-class Ledger:
-    """How words reach a ledger: this one is sound. Those of `broken_ledgers` are not."""
-
-    async def say(self, lane: Lane, jobs: list[Job[Any]]) -> list[Any]:
-        """Say several words at once, in one batch; a refusal is returned."""
-        answers = await asyncio.gather(*(lane.submit(job) for job in jobs), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, QuotaRouterError):
-                raise answer
-        return answers
-
-    async def die(self) -> None:
-        """The daemon is gone, and its memory with it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -326,12 +308,22 @@ class LedgerMachine(RuleBasedStateMachine):
     def expire(self, place: int) -> None:
         self.say(place, Expire())
 
-    @precondition(lambda self: any(held.state == "held" for held in self.book.holds.values()))
+    @property
+    def open_holds(self) -> list[Held]:
+        return [held for held in self.book.holds.values() if held.state == "held"]
+
+    @precondition(lambda self: self.open_holds)
+    @rule(place=places, hold=places, usage=usages, is_priced=st.sampled_from([True, True, False]), span_s=st.just(0) | spans)
+    def settle_in_time(self, place: int, hold: int, usage: tuple[int, int] | None, is_priced: bool, span_s: int) -> None:
+        """A hold that is open, perhaps in a window that is over."""
+        self.clock.forward(seconds=span_s)
+        self.say(place, End(hold_id=self.open_holds[hold % len(self.open_holds)].id, usage=usage, is_priced=is_priced))
+
+    @precondition(lambda self: self.open_holds)
     @rule(place=places, hold=places, usage=usages)
     def speak_late(self, place: int, hold: int, usage: tuple[int, int] | None) -> None:
         """Of a hold that has just expired."""
-        held = [held for held in self.book.holds.values() if held.state == "held"]
-        late = held[hold % len(held)]
+        late = self.open_holds[hold % len(self.open_holds)]
         self.clock.now = max(self.clock(), instant(late.expires_at))
         self.say(place, Expire())
         self.say(place, End(hold_id=late.id, usage=usage))
@@ -355,6 +347,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def growth(self, hold_id: str, ttl_s: int, output_tokens: int | None) -> Grow:
         estimate = self.book.holds[hold_id].estimate
         return Grow(hold_id=hold_id, ttl_s=ttl_s, estimate=None if output_tokens is None else grown(estimate, output_tokens))
+
+    @precondition(lambda self: any(isinstance(word, End) for word in self.said))
+    @rule(place=places, back=st.integers(0, 3))
+    def settle_again(self, place: int, back: int) -> None:
+        """One of the last settlements, in the same words."""
+        ends = [word for word in self.said if isinstance(word, End)]
+        self.say(place, ends[-1 - back % len(ends)])
 
     @precondition(lambda self: self.said)
     @rule(place=places, word=places)
