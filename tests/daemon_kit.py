@@ -84,6 +84,11 @@ class Process:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             return await self.process.wait()
 
+    async def kill(self) -> None:
+        """End it now, if it still runs."""
+        if self.process.returncode is None:
+            await self.stop(signal.SIGKILL)
+
 
 @asynccontextmanager
 async def open_process(folder: Path, catalog: str, *, server: str = "", **variables: str) -> AsyncIterator[Process]:
@@ -92,8 +97,7 @@ async def open_process(folder: Path, catalog: str, *, server: str = "", **variab
     try:
         yield daemon
     finally:
-        if daemon.process.returncode is None:
-            await daemon.stop(signal.SIGKILL)
+        await daemon.kill()
 
 
 async def get(url: str, path: str) -> dict:
