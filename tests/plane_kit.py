@@ -59,11 +59,13 @@ class Plane:
 
 
 @asynccontextmanager
-async def open_plane(folder: Path, catalog: str, clock: Clock, environ: dict[str, str] | None = None) -> AsyncIterator[Plane]:
-    """Serve *catalog*, a file without its `[server]`; the callers are added."""
+async def open_plane(
+    folder: Path, catalog: str, clock: Clock, environ: dict[str, str] | None = None, *, ledger: Path | None = None
+) -> AsyncIterator[Plane]:
+    """Serve *catalog*, a file without its `[server]`; the callers are added. *ledger*: the folder of a ledger that others share."""
     file = folder / "quota-router.toml"
-    server = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(folder)}"\ndurability = "process"\n'
-    file.write_text(server + catalog + CALLERS)
+    server = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(ledger or folder)}"\ndurability = "process"\n'
+    file.write_text(server + CALLERS + catalog)
     variables = {"QUOTA_ROUTER_ADMIN_TOKEN": ADMIN_TOKEN, "XDG_STATE_HOME": str(folder), **(environ or {})}
     async with (
         open_daemon(config.load(file, variables), variables, clock=clock) as daemon,

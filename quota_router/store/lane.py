@@ -272,7 +272,7 @@ class Lane:
         fails, what is left goes back into the queue.
         """
         log.error("a batch could not be written", action="batch_failed", jobs=len(batch), error=type(error).__name__)
-        await self._in_thread(self._writer.disconnect)
+        await self._in_thread(self._writer.let_go, error)
         waiting = deque(batch)
         while waiting and not (is_down := self._writer.is_down(error)):
             ticket = waiting[0]
@@ -285,7 +285,7 @@ class Lane:
                 break
             except Exception as mistake:  # of ours, in one job: it must not stop the lane
                 log.exception("a job broke", action="job_broke", job=type(ticket.job).__name__)
-                await self._in_thread(self._writer.disconnect)
+                await self._in_thread(self._writer.let_go, mistake)
                 answer = _caused(QuotaRouterError(), mistake)
             waiting.popleft()
             _give(ticket, answer)
@@ -303,7 +303,7 @@ class Lane:
             answer = refusal
         except Exception as error:  # an edit that broke changed nothing; its caller is told
             log.exception("an edit could not be written", action="edit_failed")
-            await self._in_thread(self._writer.disconnect)
+            await self._in_thread(self._writer.let_go, error)
             answer = _caused(LedgerUnavailable(), error)
         _give(ticket, answer)
 

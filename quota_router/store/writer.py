@@ -148,6 +148,18 @@ class Writer:
         """Let go of what a transaction that was undone has left in memory."""
         self.state = None
 
+    def let_go(self, error: Exception) -> None:
+        """
+        Let go of what a transaction that failed has left behind.
+
+        The connection is kept where it was not to blame: on a server our journal goes with it, and the holds of calls that run here
+        would look like those of a daemon that is gone.
+        """
+        if self.is_down(error) and not self.is_contention(error):
+            self.disconnect()
+        else:
+            self.forget()
+
     def disconnect(self) -> None:
         """Let go of a connection that may be broken, and of what was read through it."""
         conn, self._conn, self.state = self._conn, None, None
