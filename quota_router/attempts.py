@@ -128,14 +128,17 @@ class Attempt:
         """
         What this attempt will likely use, now that more of its answer was seen than was held for it; `None`: what is held suffices.
 
-        It is half again what was seen, so that a long answer is not held anew with every word.
+        It is half again what was seen, so that a long answer is not held anew with every word; but no more than it may use.
         """
         seen_tokens = -(-self.reader.output_bytes // BYTES_PER_TOKEN) if self.reader is not None else 0
         held = self.hold.estimate
         if seen_tokens <= held.likely.output_tokens:
             return None
+        expected_tokens = seen_tokens * 3 // 2
+        if held.upper is not None and seen_tokens <= held.upper.output_tokens:
+            expected_tokens = min(expected_tokens, held.upper.output_tokens)
         price = None if self.candidate.provider.billing is Billing.FLAT else self.candidate.price
-        return held.with_output(seen_tokens * 3 // 2, price)
+        return held.with_output(expected_tokens, price)
 
     def _since_ms(self) -> int:
         return round((self.time() - self.started) * 1000)

@@ -19,6 +19,7 @@ from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import Learned, estimate
 from quota_router.core.limits import caller_subjects, rung_subjects
 from quota_router.core.pricing import PriceTable
+from quota_router.core.remedies import say_what_bounds
 from quota_router.core.restraints import Caution
 from quota_router.core.secrets import Secret
 from quota_router.core.shares import to_ppm
@@ -123,6 +124,15 @@ class Ladders:
         self, call: Call, whose: tuple[str, ...], served: Served, learned: Mapping[tuple[str, str], Learned]
     ) -> Candidate:
         model, provider = served.model, served.provider
+        estimated = estimate(
+            call.facts,
+            call.operation,
+            model,
+            provider.billing,
+            served.price,
+            learned.get((model.name, provider.name)),
+            body_bytes=call.body_bytes,
+        )
         return Candidate(
             attachment=served.attachment,
             provider=provider,
@@ -133,15 +143,8 @@ class Ladders:
             context_tokens=model.context_tokens,
             caution=served.caution,
             has_credential=provider.is_keyless or self.credential_of(provider.credential_ref) is not None,
-            estimate=estimate(
-                call.facts,
-                call.operation,
-                model,
-                provider.billing,
-                served.price,
-                learned.get((model.name, provider.name)),
-                body_bytes=call.body_bytes,
-            ),
+            estimate=estimated,
+            remedy=say_what_bounds(call.facts, call.operation, model) if estimated.upper is None else "",
         )
 
 

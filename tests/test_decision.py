@@ -170,10 +170,12 @@ def test_an_unknown_price_is_not_zero_unless_the_attachment_is_unmetered():
 
 @pytest.mark.parametrize("unit", [Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS])
 def test_without_a_bound_strict_refuses_and_says_what_to_send(unit):
-    endless = rung(estimate=Estimate(likely=LIKELY, upper=None, is_priced=True))
+    endless = rung(estimate=Estimate(likely=LIKELY, upper=None, is_priced=True), remedy="Send `max_tokens`.")
     told = judge(with_gauge(endless, gauge(unit=unit, limit=10**9)))
-    assert (told.reason, told.detail["limit"]) == (Reason.UNBOUNDED, "cap")
-    assert "max_tokens" in told.detail["remedy"]
+    assert (told.reason, told.detail) == (Reason.UNBOUNDED, {"limit": "cap", "remedy": "Send `max_tokens`."})
+    assert str(say_none_usable(NoneUsable(rungs=(told, told)), NOON)).endswith(
+        "(one: unbounded (cap), one: unbounded (cap)). Send `max_tokens`."
+    )
     assert judge(with_gauge(endless, gauge(unit=unit, limit=10**9, enforcement=Enforcement.BOUNDED))).status == "chosen"
     assert judge(with_gauge(endless, gauge(unit=Unit.REQUESTS))).status == "chosen"
 
@@ -190,6 +192,18 @@ def test_a_flat_rung_asks_nothing_of_a_usd_limit_even_of_an_overrun_one():
     assert judge(with_gauge(flat, overrun)).status == "chosen"
     assert judge(with_gauge(flat, overrun), Question(family=None, max_cost_nusd=0)).status == "chosen"
     assert judge(with_gauge(rung(), overrun)).reason is Reason.OVER_BUDGET
+
+
+def test_what_has_no_bound_does_not_pass_the_callers_own_cap_unless_it_is_a_subscriptions():
+    """A cap that is judged by what is likely is none."""
+    endless, asked = Estimate(likely=LIKELY, upper=None, is_priced=True), Question(family=None, max_cost_nusd=10**9)
+    told = judge(rung(estimate=endless, remedy="Send it."), asked)
+    assert (told.reason, told.detail) == (Reason.UNBOUNDED, {"limit": "max-cost", "remedy": "Send it."})
+    assert judge(rung(estimate=endless), Question(family=None, max_cost_nusd=LIKELY.cost_nusd - 1)).reason is Reason.OVER_BUDGET
+    assert (
+        judge(rung(provider=provider("one", billing=Billing.FLAT), estimate=replace(endless, likely=FREE)), asked).status
+        == "chosen"
+    )
 
 
 @pytest.mark.parametrize(("most_nusd", "status"), [(100, "chosen"), (99, "skipped"), (0, "skipped")])

@@ -49,6 +49,8 @@ class CallFacts(Struct, frozen=True, kw_only=True):
     """the upper bound of the input; `None`: content by reference, the model's context is the bound"""
     is_open_ended: bool = False
     """hosted tools or an unknown service tier: what it may cost has no bound we know"""
+    open_ended_by: tuple[str, ...] = ()
+    """what makes it so, as the caller may be told: `service_tier`, …"""
     leans_on: str | None = None
     """the upstream state it leans on (`previous_response_id`, …): pinned to the provider that made it"""
     labels: tuple[str, ...] = ()

@@ -88,6 +88,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     estimate: Estimate
     price: PriceTable | None = None
     """what its tokens cost; `None`: nobody knows"""
+    remedy: str = ""
+    """what the caller may send so that its estimate has an upper bound; empty: it has one"""
     strategy: Strategy = Strategy.PRIORITY
     """how its tier is ordered"""
     capabilities: frozenset[str] | None = None

@@ -113,18 +113,21 @@ def _live(candidate: Candidate, now: datetime) -> Iterator[Rung]:
 
 
 def _unjudgeable(candidate: Candidate, question: Question, binding: list[Limit]) -> Iterator[Rung]:
-    """Refuse a rung whose cost has no price under a usd limit, or no bound under a strict one: unknown is not zero."""
+    """Refuse a rung whose cost has no price under a usd limit, or no bound under a cap that must hold: unknown is not zero."""
     priced_limits = [limit.name for limit in binding if limit.unit is Unit.USD]
     if question.max_cost_nusd is not None:
         priced_limits.append("max-cost")
     if priced_limits and not candidate.estimate.is_priced and not candidate.attachment.unmetered:
         yield _skip(candidate, Reason.UNPRICED, {"limit": priced_limits[0]})
+    if candidate.estimate.upper is not None:
+        return
+    is_flat = candidate.provider.billing is Billing.FLAT  # whatever it uses, it asks for no usd
     strict = [limit for limit in binding if limit.enforcement is Enforcement.STRICT and limit.unit in _NEEDS_BOUND]
-    if candidate.provider.billing is Billing.FLAT:  # whatever it uses, it asks for no usd
-        strict = [limit for limit in strict if limit.unit is not Unit.USD]
-    if strict and candidate.estimate.upper is None:
-        remedy = "send max_tokens, or set max_output_tokens and context_tokens on the model; hosted tools have no bound"
-        yield _skip(candidate, Reason.UNBOUNDED, {"limit": strict[0].name, "remedy": remedy})
+    caps = [limit.name for limit in strict if not (is_flat and limit.unit is Unit.USD)]
+    if question.max_cost_nusd is not None and not is_flat and candidate.estimate.likely.cost_nusd <= question.max_cost_nusd:
+        caps.append("max-cost")  # what is likely already goes beyond it is over budget, whatever its bound
+    if caps:
+        yield _skip(candidate, Reason.UNBOUNDED, {"limit": caps[0], "remedy": candidate.remedy})
 
 
 def show(candidate: Candidate, status: str) -> Rung:

@@ -39,8 +39,9 @@ def say_none_usable(decision: NoneUsable, now: datetime) -> NoUsableProvider:
         status, code, text = 503, "no_usable_provider", "No provider is available"
     told = ", ".join(f"{rung.provider}: {_tell(rung)}" for rung in rungs)
     when = f" Try again in {ceil(retry_after_s)} s." if retry_after_s is not None else ""
+    remedies = dict.fromkeys(rung.detail["remedy"] for rung in rungs if "remedy" in rung.detail)
     return NoUsableProvider(
-        f"{text} ({told}).{when}",
+        " ".join([f"{text} ({told}).{when}", *remedies]),
         status=status,
         code=code,
         rungs=[show_rung(rung) for rung in rungs],

@@ -23,8 +23,11 @@ _BY_REFERENCE = re.compile(
     rb'|"(?:image_url|video_url|audio_url|input_audio|file_id|file_url|file_data)"\s*+:',
 )
 """Quotes inside a JSON string are escaped: these bytes can only be a member of the body."""
-_HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
-"""A letter written as an escape, which no ordinary encoder does, could spell any of the words above."""
+_HIDDEN_LETTER = re.compile(rb"\\u00(?:[46][0-9a-fA-F]|[57][0-9aA]|5[fF])")
+"""
+A letter or an underscore written as an escape, which no ordinary encoder does, could spell any of the words above. Python's own
+escapes DEL.
+"""
 _FILE_ID = re.compile(rb'"file_id"\s*+:\s*+"(file[-_][^"\\]{1,200})"')
 
 

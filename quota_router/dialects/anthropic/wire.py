@@ -71,17 +71,22 @@ def read(operation: Operation, body: bytes) -> Parsed:
     asked = read_fields(body, _MESSAGES, _MUST_BE)
     is_count = operation is Operation.COUNT_TOKENS
     kinds = [tool.type for tool in asked.tools or () if tool.type not in {None, "custom"}]
-    is_dearer = asked.speed not in {None, "standard"} or asked.inference_geo not in {None, "global"}
-    runs_at_vendor = any(not kind.startswith(_CLIENT_TOOLS) for kind in kinds if kind is not None)
-    is_open_ended = (
-        runs_at_vendor or is_dearer or asked.service_tier not in _PLAIN_TIERS or bool(asked.mcp_servers) or _COMPACTION in body
-    )
+    open_ended = {
+        "server tools in `tools`": any(not kind.startswith(_CLIENT_TOOLS) for kind in kinds if kind is not None),
+        "this `speed`": asked.speed not in {None, "standard"},
+        "this `inference_geo`": asked.inference_geo not in {None, "global"},
+        "this `service_tier`": asked.service_tier not in _PLAIN_TIERS,
+        "`mcp_servers`": bool(asked.mcp_servers),
+        "compaction in `context_management`": _COMPACTION in body,
+    }
+    reasons = () if is_count else tuple([what for what, is_there in open_ended.items() if is_there])
     facts = CallFacts(
         model=asked.model,
         stream=bool(asked.stream) and not is_count,
         max_output_tokens=0 if is_count else asked.max_tokens,
         input_tokens=input_bound(body, tools=len(asked.tools or ()), vendor_tools=len(kinds)),
-        is_open_ended=is_open_ended and not is_count,
+        is_open_ended=bool(reasons),
+        open_ended_by=reasons,
         leans_on=file_id(body),
     )
     return Parsed(facts=facts, top=top, replacements={})

@@ -176,7 +176,11 @@ def _chat_facts(chat: _Chat, body: bytes) -> CallFacts:
         body,
         tools=chat.tools,
         service_tier=chat.service_tier,
-        runs_at_vendor=speaks_otherwise or is_given(chat.web_search_options) or is_given(chat.plugins),
+        open_ended_by={
+            "`modalities` other than text": speaks_otherwise,
+            "`web_search_options`": is_given(chat.web_search_options),
+            "`plugins`": is_given(chat.plugins),
+        },
         stream=bool(chat.stream),
         asks_usage=_asks_usage(chat),
         max_output_tokens=min(caps, default=None),
@@ -227,16 +231,20 @@ def _facts(
     *,
     tools: list[_Tool] | None = None,
     service_tier: str | None = None,
-    runs_at_vendor: bool = False,
+    open_ended_by: Mapping[str, bool] = {},
     leans_on: str | None = None,
     refers: bool = False,
     **more: Any,  # noqa: ANN401 -- further members of CallFacts, as they are
 ) -> CallFacts:
     hosted = sum(tool.type not in _OWN_TOOLS for tool in tools or ())
+    is_other_tier = service_tier not in _PLAIN_TIERS
+    known = {**open_ended_by, "hosted tools in `tools`": hosted > 0, "this `service_tier`": is_other_tier}
+    reasons = tuple([what for what, is_there in known.items() if is_there])
     return CallFacts(
         model=fields.model,
         input_tokens=None if refers else input_bound(body, tools=len(tools or ()), vendor_tools=hosted),
-        is_open_ended=runs_at_vendor or hosted > 0 or service_tier not in _PLAIN_TIERS,
+        is_open_ended=bool(reasons),
+        open_ended_by=reasons,
         leans_on=leans_on or file_id(body),
         labels=labels_of(fields.metadata),
         **more,
