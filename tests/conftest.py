@@ -4,6 +4,14 @@ import database_kit
 import pytest
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave the heavy runs out unless they are asked for, with `-m slow`: what is not to run is not skipped either."""
+    if "slow" not in config.getoption("markexpr"):
+        heavy = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in heavy]
+        config.hook.pytest_deselected(items=heavy)
+
+
 def _on_each_database(request):
     database_kit.use(request.param)
     yield request.param

@@ -133,6 +133,18 @@ class Book:
             held += held_under(limit, hold.estimate) if hold.state == "held" else 0
         return posted, held
 
+    def least(self, limit: Mapping[str, Any], now: int) -> int:
+        """What a limit must count at the very least: of a rolling one all that was held in its duration, to the microsecond."""
+        if limit["anchor"] not in {None, "rolling"} or not limit["window"][:-1].isdecimal() or limit["unit"] == "concurrency":
+            return 0
+        since = now - span_us(limit["window"])
+        return sum(
+            sum(posted_in(limit["unit"], kind, line) for kind, line in hold.booked.items())
+            + (held_under(limit, hold.estimate) if hold.state == "held" else 0)
+            for hold in self.holds.values()
+            if limit["subject"] in hold.subjects and hold.held_at > since
+        )
+
     def fits(self, limit: Mapping[str, Any], at: int, amount: int) -> bool:
         """Whether so much more goes into the window of an instant."""
         return amount == 0 or sum(self.taken(limit, at)) + amount <= limit["amount"]
