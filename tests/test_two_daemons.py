@@ -7,20 +7,18 @@ Law: what one has booked binds the other's very next word, and the death of one 
 import asyncio
 import signal
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import database_kit
 import psycopg
 import pytest
-import pytest_asyncio
 from caller_kit import ask, budget_toml, model_toml, post
 from daemon_kit import AUTH, Process, environ, get
 from fleet_kit import VENDORS, open_fleet
 from laws_kit import check_caps, check_laws, read_disk, us
 from ledger_kit import Clock, admit, call, catalog, open_ledger
 from plane_kit import open_plane
-from sqlalchemy.engine import make_url
 from waiting_kit import until
 
 from quota_router.errors import Conflict
@@ -185,8 +183,7 @@ async def test_a_daemon_that_loses_the_race_for_a_key_keeps_its_journal(tmp_path
     """
     It let go of its connection, and with it of its journal: its running calls were then booked as assumed, by itself or by others.
     """
-    url = make_url(database_kit.url_of(tmp_path)).set(drivername="postgresql").render_as_string(hide_password=False)
-    of = catalog()
+    of, url = catalog(), database_kit.plain_url_of(tmp_path)
     async with open_ledger(tmp_path, clock, of) as lane, open_ledger(tmp_path, clock, of) as other:
         running = (await lane.run(admit(of))).hold
         with psycopg.connect(url, autocommit=True) as looking, psycopg.connect(url) as racing:
@@ -228,15 +225,9 @@ async def test_each_daemon_writes_a_journal_of_its_own_and_both_are_whole(planes
 CATALOG = model_toml("openai", "openai") + model_toml("anthropic", "anthropic") + budget_toml("usd", "everyone", "usd", "1000")
 
 
-@asynccontextmanager
-async def dying(folder):
-    async with open_fleet(folder, CATALOG, many=2, server="sweep_s = 0.2\n") as fleet:
-        yield fleet
-
-
-@pytest_asyncio.fixture
+@pytest.fixture
 async def fleet(tmp_path):
-    async with dying(tmp_path) as opened:
+    async with open_fleet(tmp_path, CATALOG, many=2, server="sweep_s = 0.2\n") as opened:
         yield opened
 
 
