@@ -5,8 +5,10 @@ Law: each way of ending has exactly one settlement here; unknown usage is assume
 Never: talks to the lane or to an upstream.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from msgspec import Struct
 
 from quota_router.core.billing import BYTES_PER_TOKEN, bill, count_what_passed
 from quota_router.core.calls import Call, Operation
@@ -16,16 +18,27 @@ from quota_router.core.estimates import Estimate
 from quota_router.core.health import Failure, broken
 from quota_router.core.holds import Event, Hold, Outcome, Settlement
 from quota_router.core.usage import Quality, Usage
+from quota_router.core.vendors import VENDORS
 from quota_router.dialects import StreamReader
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """What an upstream answered instead of an answer. `headers`: those that reach the caller."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Failed(Exception):
     """An attempt failed before the first content byte: the next rung may be tried."""
 
-    def __init__(self, failure: Failure, settlement: Settlement) -> None:
+    def __init__(self, failure: Failure, settlement: Settlement, answer: Refused | None = None) -> None:
         super().__init__(failure.kind)
         self.failure = failure
         self.settlement = settlement
+        self.answer = answer
+        """the caller's own if no other rung can do better, byte for byte; `None`: it is ours to say"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,11 +53,26 @@ class Attempt:
     time: Callable[[], float]
     """the loop's clock, s"""
     started: float
+    jitter: float = 1.0
+    """0..1, drawn when it began"""
     first_byte_ms: int | None = None
     body_bytes: int = 0
     reader: StreamReader | None = None
+    is_sent: bool = False
+    """from here on it may have cost something"""
     is_settled: bool = False
     """a settlement was handed to the lane: no other may be"""
+
+    @property
+    def ends_with_caller(self) -> bool:
+        """Whether hanging up stops the bill; elsewhere an answer is read on for the true usage."""
+        vendor = VENDORS.get(self.candidate.provider.vendor)
+        return vendor is not None and vendor.abort_stops_billing
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it tries a rung again that this call has tried."""
+        return self.candidate.tried is not None
 
     def mark_first_byte(self) -> None:
         """Note that the head of an answer is here."""
@@ -58,6 +86,7 @@ class Attempt:
             fingerprint=self.hold.id,
             failure=failure,
             latency_ms=self._since_ms(),
+            jitter=self.jitter,
             first_byte_ms=self.first_byte_ms,
         )
 
@@ -85,17 +114,20 @@ class Attempt:
             fingerprint=self.hold.id,
             failure=failure,
             latency_ms=self._since_ms(),
+            jitter=self.jitter,
             first_byte_ms=self.first_byte_ms,
             body_bytes=self.body_bytes if outcome is Outcome.OK else 0,
         )
 
-    def guess(self, outcome: Outcome, output_bytes: int = 0) -> Settlement:
-        """Book what was seen of an answer that broke off, or the input alone when nothing was seen."""
+    def guess(self, outcome: Outcome, output_bytes: int = 0, failure: Failure | None = None) -> Settlement:
+        """Book what was seen of an answer that broke off, or the input alone when nothing was seen; what was not sent is void."""
+        if not self.is_sent:
+            return self.void(failure, outcome)
         reported = self.reader.usage if self.reader is not None else None
         seen_bytes = self.reader.output_bytes if self.reader is not None else output_bytes
         likely = self.hold.estimate.likely
         usage = count_what_passed(reported, input_tokens=likely.input_tokens, output_bytes=seen_bytes)
-        return self.post(usage, outcome=outcome)
+        return self.post(usage, outcome=outcome, failure=failure)
 
     def answered(self, usage: Usage | None, *, output_bytes: int, reported_nusd: int | None) -> Settlement:
         """Book a complete answer; one that told no usage is counted from its bytes."""

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import random
-import secrets
 import signal
 import socket
 import time
@@ -19,17 +18,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
 from aiohttp import web
 
 from quota_router import config
+from quota_router.admission import Admissions
 from quota_router.core.catalog import Catalog
 from quota_router.core.desired import build_catalog
 from quota_router.core.ids import uuid7
 from quota_router.core.networks import refuse_new_networks
+from quota_router.core.retries import Retries
 from quota_router.core.secrets import Secret
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.decisions import Decisions
@@ -44,8 +44,10 @@ from quota_router.store.open import Durability, Engines, open_engines
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
 from quota_router.store.spill import claim_spill
-from quota_router.upkeep import follow_edits, reconcile, sweep
+from quota_router.underway import Underway
+from quota_router.upkeep import follow_edits, hang_up, reconcile, sweep
 from quota_router.upstream import Upstream
+from quota_router.waiting import WaitingRoom
 from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
 from quota_router.web.listening import answering, bind, close, waiting_room
@@ -121,13 +123,13 @@ class Daemon:
         self.services.is_draining = True
         for site in self.sites:
             await site.stop()
-        idle, hurry = asyncio.create_task(self.router.wait_idle()), asyncio.create_task(self.signals.hurry.wait())
-        log.info("draining", action="draining", calls=self.router.running, drain_s=self.settings.drain_s)
+        idle, hurry = asyncio.create_task(self.router.underway.wait_idle()), asyncio.create_task(self.signals.hurry.wait())
+        log.info("draining", action="draining", calls=len(self.router.underway), drain_s=self.settings.drain_s)
         await asyncio.wait({idle, hurry}, timeout=self.settings.drain_s, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if not idle.done():
-            log.warning("calls are cut and settled", action="calls_cut", calls=self.router.running)
-            self.router.cut()
+            log.warning("calls are cut and settled", action="calls_cut", calls=len(self.router.underway))
+            self.router.underway.cut()
             await asyncio.wait({idle}, timeout=self.settings.settle_wait_s)
         idle.cancel()
 
@@ -161,7 +163,7 @@ async def open_daemon(
     desired = build_desired(loaded)
     credentials = config.Credentials(environ, Secret)
     ids = Ids()
-    admin_token = config.admin_token(environ, Secret) or keep_admin_token(settings.admin_token_file)
+    admin_token = config.admin_token(environ, Secret) or config.keep_admin_token(settings.admin_token_file, Secret)
 
     def credential_of(reference: str) -> Secret | None:
         """Resolve a reference; a shell that has our own token in a vendor's variable must not send it to the vendor."""
@@ -197,16 +199,29 @@ async def open_daemon(
             draw=lambda: random.getrandbits(64),
             stale_after_s=settings.stale_after_s,
         )
-        bounds = _bounds(settings)
+        bounds, loop_time = _bounds(settings), asyncio.get_running_loop().time
+        underway, waiting = Underway(loop_time), WaitingRoom(loop_time)
+        lane.when_freed = waiting.stir
         router = Router(
             lane=lane,
             upstream=upstream,
             ladders=ladders,
+            admissions=Admissions(
+                lane=lane,
+                underway=underway,
+                waiting=waiting,
+                retries=Retries(lone=settings.retries_lone, member=settings.retries_member),
+                clock=clock,
+                new_id=ids,
+                time=loop_time,
+                draw=random.random,
+                ttl_s=settings.max_call_s,
+            ),
             relay=Relay(lane=lane, bounds=bounds, clock=clock, homes=ladders.homes),
+            underway=underway,
             bounds=bounds,
             clock=clock,
-            new_id=ids,
-            time=asyncio.get_running_loop().time,
+            time=loop_time,
         )
 
         async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
@@ -234,7 +249,7 @@ async def open_daemon(
         sites = await stack.enter_async_context(answering(app, sockets))
         upstream.own_addresses = frozenset({listening.getsockname()[:2] for listening in sockets})
         close(sockets)  # they are answered at through copies now, which a stop closes
-        beside = {"sweep": sweep(lane, router, settings.sweep_s)}
+        beside = {"sweep": sweep(lane, router, settings.sweep_s), "hang_up": hang_up(underway)}
         if engines.edits is not None:
             beside["follow_edits"] = follow_edits(lane, engines.edits)
         for name, loop in beside.items():
@@ -329,30 +344,6 @@ def _build(desired: Mapping[str, Any], text: str, file: str) -> Catalog:
         return build_catalog(desired)
     except ConfigError as error:
         raise config.explain(error, text, file) from error
-
-
-def keep_admin_token(path: Path) -> Secret:
-    """
-    Read the admin token at *path*, or make one there, in a file that only the owner reads.
-
-    Raises:
-        ConfigError: it can neither be read nor made, or the file holds none.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        kept = config.Credentials({}, Secret).resolve(f"file:{path}")
-        if kept is None:
-            raise ConfigError(f"{path} holds no admin token that this user can read: remove it, and a new one is made.") from None
-        return kept
-    except OSError as exc:
-        raise ConfigError(f"The admin token cannot be kept in {path}: {exc.strerror}. $XDG_STATE_HOME says where.") from exc
-    token = f"qr_admin_{secrets.token_urlsafe(32)}"
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{token}\n")
-    log.info("an admin token was made", action="admin_token_made", file=str(path))
-    return Secret(token)
 
 
 def check_clock(lane: Lane, now: datetime, *, accept: bool) -> None:

@@ -41,7 +41,7 @@ PROMPT = "Say in one paragraph why a ledger is only ever added to, and what one 
 
 _KEYS = {"WORK_KEY": "demo-work", "HOME_KEY": "demo-home", "PAYG_KEY": "demo-payg"}
 _HOME_ALLOWS = 3
-"""Less than its own row says: somebody used that subscription elsewhere, and the vendor alone knows."""
+"""Less than its own row says: somebody used that subscription elsewhere, and only the headers of its answers tell."""
 _FILE = """\
 [server]
 listen = "127.0.0.1:0"

@@ -27,6 +27,7 @@ Never: carries a secret, a prompt, or an upstream's own text.
         UpstreamError               the provider's side
             AddressRefused          the network policy forbids this address: no packet was sent
             UpstreamUnavailable     no answer: the next rung may be tried
+            UpstreamRefused         said no when a status could no longer be sent
             UpstreamCut             broke after it began to answer: settle, do not retry
             UnreadableAnswer        not of the dialect; in `dialects/base`
                 UnreadablePoll      a quota endpoint's; in `dialects/vendors/answers`
@@ -237,10 +238,20 @@ class UpstreamUnavailable(UpstreamError):
         self.cause = cause
 
 
+class UpstreamRefused(UpstreamError):
+    """The provider refused the call, after the answer had begun with signs of life: ask without `stream` for its own words."""
+
+    code = "upstream_refused"
+
+
 class UpstreamCut(UpstreamError):
     """The provider's answer broke off."""
 
     code = "upstream_truncated"
+
+    def __init__(self, message: str | None = None, *, cause: str = "closed") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class LedgerError(QuotaRouterError):

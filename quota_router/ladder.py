@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from quota_router.core.affinity import Home, Homes, Sessions
 from quota_router.core.calls import Call, Operation
 from quota_router.core.catalog import Attachment, Catalog, Model, Provider
 from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import Learned, estimate
+from quota_router.core.health import Action, Failure
 from quota_router.core.limits import caller_subjects, rung_subjects
 from quota_router.core.pricing import PriceTable
 from quota_router.core.remedies import say_what_bounds
@@ -29,6 +31,9 @@ from quota_router.store.prices import PriceBook
 BYTES_PER_TOKEN_MOST = 12
 """No text has so many bytes per token on the whole: spaces of indented code come nearest (measured on the o200k vocabulary,
 2026-11-20: 9)."""
+SESSION_HEADERS = ("x-claude-code-session-id", "session-id", "session_id", "x-session-affinity")
+"""How tools name a session without being told to: Claude Code since 2.1.86, Codex, opencode (their issues, read 2026-11-25)."""
+SESSION_MAX_CHARS = 256
 
 
 class Ladder(Struct, frozen=True, kw_only=True):
@@ -39,6 +44,27 @@ class Ladder(Struct, frozen=True, kw_only=True):
     question: Question
     session: str | None = None
     """of the call, where it makes a difference: some tier has several rungs"""
+
+    @property
+    def tried(self) -> int:
+        """On how many rungs the call has failed."""
+        return sum(candidate.tried is not None for candidate in self.candidates)
+
+    def after(self, failed: Candidate, failure: Failure) -> "Ladder":
+        """The ladder after an attempt: its rung is marked, so that others are tried first."""
+        marked = tuple(
+            [
+                replace(candidate, tried=failure) if candidate.attachment == failed.attachment else candidate
+                for candidate in self.candidates
+            ]
+        )
+        if failure.kind.action is not Action.LONGER_CONTEXT:
+            return replace(self, candidates=marked)
+        return replace(self, candidates=marked, question=replace(self.question, more_context_than=failed.context_tokens))
+
+    def afresh(self) -> "Ladder":
+        """The ladder after a wait: what was tried before it may be tried again."""
+        return replace(self, candidates=tuple([replace(candidate, tried=None) for candidate in self.candidates]))
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -83,7 +109,7 @@ class Ladders:
             family=None if call.operation is Operation.ROUTE else call.family,
             pinned_provider=call.pinned_provider or self.homes.find(call.facts.leans_on),
             max_cost_nusd=call.max_cost_nusd,
-            requires=call.facts.requires,
+            requires=_requires(call, served),
             least_input_tokens=_least_input(call),
             home=Home(provider=home, is_explicit=is_explicit) if home is not None else None,
             draw=self.draw(),
@@ -131,7 +157,7 @@ class Ladders:
             provider.billing,
             served.price,
             learned.get((model.name, provider.name)),
-            body_bytes=call.body_bytes,
+            body_bytes=call.body.size,
         )
         return Candidate(
             attachment=served.attachment,
@@ -160,13 +186,22 @@ def _session_of(call: Call) -> tuple[str | None, bool]:
 
     Without a name it is a digest of how the prompt begins: as long as that stays, an upstream's cache can serve it.
     """
-    named = call.session or call.facts.session
+    headers = call.headers
+    named = call.session or next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
+    named = named or call.body.named_session()
     if named is not None:
-        return f"{call.caller.name}\0{named}", True
-    prefix = call.prefix()
+        return f"{call.caller.name}\0{named[:SESSION_MAX_CHARS]}", True
+    prefix = call.body.prefix()
     if not prefix:
         return None, False
     return hashlib.blake2b(f"{call.caller.name}\0{call.model}\0".encode() + prefix, digest_size=16).hexdigest(), False
+
+
+def _requires(call: Call, served: Sequence[Served]) -> frozenset[str]:
+    """The capabilities that a call cannot do without; its body is asked only if some model says what it can."""
+    if all(rung.capabilities is None for rung in served):
+        return call.requires
+    return call.requires | call.body.needs()
 
 
 def _least_input(call: Call) -> int:

@@ -14,16 +14,17 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Protocol
 
-from quota_router.attempts import Attempt
+from quota_router.attempts import Attempt, Failed, Refused
 from quota_router.core.affinity import Homes
 from quota_router.core.calls import Operation
+from quota_router.core.health import Action
+from quota_router.core.health import broken as broke
 from quota_router.core.holds import Outcome, Settlement
 from quota_router.core.pricing import format_usd
-from quota_router.core.vendors import VENDORS
 from quota_router.core.verdict import skipped_header
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.dialects import Event, EventKind, StreamReader, UnreadableAnswer, dialect_of
-from quota_router.errors import CallerGone, DeadlinePassed, UpstreamCut, UpstreamError, UpstreamUnavailable
+from quota_router.errors import CallerGone, DeadlinePassed, UpstreamCut, UpstreamError, UpstreamRefused, UpstreamUnavailable
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Settle
 from quota_router.upstream import UpstreamAnswer
@@ -39,7 +40,11 @@ class Sink(Protocol):
 
     @property
     def is_started(self) -> bool:
-        """Whether `start` was called: from then on no other rung may be tried."""
+        """Whether a status was sent, or is about to be: from then on errors are told inside the answer."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody reads any more."""
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin the answer; sends nothing yet."""
@@ -126,11 +131,27 @@ class Relay:
             body = b""
         vendor = attempt.candidate.provider.vendor
         failure = dialect.classify(answer.status, answer.headers, body, self.clock(), vendor=vendor)
-        if failure.kind.moves_on:
+        if failure.kind.action is Action.NEXT_RUNG:
             raise attempt.failed(failure, may_have_cost=False)
+        refused = Refused(status=answer.status, headers=_head(attempt, answer), body=body)
+        if failure.kind.action is Action.LONGER_CONTEXT and attempt.candidate.context_tokens is not None:
+            raise Failed(failure, attempt.void(failure), refused)
         await self.settle(attempt, attempt.void(failure))
-        sink.start(answer.status, _head(attempt, answer))
-        await _finish(sink, body)
+        await self.pass_back(refused, sink)
+
+    async def pass_back(self, refused: Refused, sink: Sink) -> None:
+        """
+        Give the caller an upstream's own refusal, byte for byte.
+
+        Raises:
+            UpstreamRefused: a status can no longer be sent.
+        """
+        if sink.is_started:
+            raise UpstreamRefused(
+                f"The provider refused the call with status {refused.status}. Ask without `stream` for its words."
+            )
+        sink.start(refused.status, refused.headers)
+        await _finish(sink, refused.body)
 
     async def _whole(self, attempt: Attempt, answer: UpstreamAnswer, sink: Sink) -> None:
         """Read the whole answer, post it, pass it on."""
@@ -151,6 +172,8 @@ class Relay:
             settlement = attempt.answered(read.usage, output_bytes=len(body), reported_nusd=read.cost_nusd)
         await self.settle(attempt, settlement)
         self._keep_home(attempt, read.answer_id)
+        if sink.is_started:
+            raise UpstreamError("The provider did not stream its answer as it was asked to, and took its time.")
         head = _head(attempt, answer)
         if settlement.cost_nusd is not None:
             head["x-quota-router-cost-usd"] = format_usd(settlement.cost_nusd)
@@ -178,7 +201,7 @@ class Relay:
             raise attempt.unanswered("upstream_truncated", dispatched=True) from broken
         if not reader.is_complete and not last:
             last += dialect.error_event(call.operation, UpstreamCut(), call.id)
-        await self.settle(attempt, refused or self._streamed(attempt, reader))
+        await self.settle(attempt, refused or self._streamed(attempt, reader, broken))
         self._keep_home(attempt, reader.answer_id)
         if not sink.is_started:
             sink.start(answer.status, _head(attempt, answer))
@@ -223,29 +246,36 @@ class Relay:
 
         Where it does, hang up at once.
         """
-        vendor = VENDORS.get(attempt.candidate.provider.vendor)
-        stops_billing = vendor is not None and vendor.abort_stops_billing
         most_bytes = reader.output_bytes + self.bounds.drain_tokens * BYTES_PER_DRAINED_TOKEN
-        if not stops_billing and not reader.is_complete:
+        if not attempt.ends_with_caller and not reader.is_complete:
             # However it ends, what was seen until then is what can be booked.
             with contextlib.suppress(TimeoutError, UpstreamError):
                 async with asyncio.timeout(self.bounds.drain_s):
                     async for _ in _batches(answer, reader):
                         if reader.is_complete or reader.output_bytes > most_bytes:
                             break
-        await self.settle(attempt, self._streamed(attempt, reader, left=True))
+        await self.settle(attempt, self._streamed(attempt, reader, None, left=True))
 
     def _keep_home(self, attempt: Attempt, answer_id: str | None) -> None:
         """Remember who made an answer that a later call may continue; only the Responses API keeps them."""
         if answer_id is not None and attempt.call.operation is Operation.RESPONSES:
             self.homes.keep(answer_id, attempt.hold.provider)
 
-    def _streamed(self, attempt: Attempt, reader: StreamReader, *, left: bool = False) -> Settlement:
+    def _streamed(self, attempt: Attempt, reader: StreamReader, broken: UpstreamError | None, *, left: bool = False) -> Settlement:
+        """How a stream ends: complete, failed by the upstream's own word, cut, or left by its caller."""
         if reader.is_complete and reader.failed:
             return attempt.guess(Outcome.FAILED) if reader.usage is None else attempt.post(reader.usage, outcome=Outcome.FAILED)
         if reader.is_complete:
             return attempt.answered(reader.usage, output_bytes=reader.output_bytes, reported_nusd=reader.cost_nusd)
-        return attempt.guess(Outcome.CANCELLED if left else Outcome.FAILED)
+        if left or self._is_out_of_time(attempt, broken):
+            return attempt.guess(Outcome.CANCELLED if left else Outcome.FAILED)
+        return attempt.guess(Outcome.FAILED, failure=broke(UpstreamCut.code))
+
+    def _is_out_of_time(self, attempt: Attempt, broken: UpstreamError | None) -> bool:
+        """Whether a stream was cut by the caller's time or ours for the whole call, for which its rung is not to blame."""
+        deadline = attempt.call.deadline
+        ran_out = isinstance(broken, UpstreamCut) and broken.cause == "total_timeout"
+        return ran_out or (deadline is not None and self.clock() >= deadline)
 
 
 async def _batches(answer: UpstreamAnswer, reader: StreamReader) -> AsyncIterator[list[Event]]:

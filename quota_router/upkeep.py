@@ -13,9 +13,12 @@ from quota_router.errors import QuotaRouterError
 from quota_router.router import Router
 from quota_router.store.holding import Sweep
 from quota_router.store.lane import Lane
+from quota_router.underway import Underway
 
 LISTEN_PAUSE_S = 5.0
 """Before we listen again on a server that has hung up."""
+LEAVE_LOOK_S = 1.0
+"""Between two looks for callers that have left."""
 
 log = structlog.get_logger()
 
@@ -42,6 +45,13 @@ async def follow_edits(lane: Lane, edits: Callable[[], AsyncIterator[None]]) -> 
         except QuotaRouterError as error:
             log.warning("edits by others are seen with the next call only", action="edits_unheard", error=error.code)
         await asyncio.sleep(LISTEN_PAUSE_S)
+
+
+async def hang_up(underway: Underway) -> None:
+    """End attempts whose caller has left before an answer came, for ever."""
+    while True:
+        await asyncio.sleep(LEAVE_LOOK_S)
+        underway.leave()
 
 
 async def sweep(lane: Lane, router: Router, every_s: float) -> None:

@@ -125,7 +125,7 @@ class UpstreamAnswer:
         while piece := await self._next():
             size += len(piece)
             if size > max_bytes:
-                raise self._cut(f"The provider's answer is longer than {max_bytes} bytes.")
+                raise self._cut("too_long", f"The provider's answer is longer than {max_bytes} bytes.")
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -147,19 +147,19 @@ class UpstreamAnswer:
         """The next piece; empty at the end."""
         if self._is_packed:
             # A few bytes of it may be a gigabyte, and the caller did not ask for it.
-            raise self._cut("The provider's answer is compressed, which was not asked for.")
+            raise self._cut("compressed", "The provider's answer is compressed, which was not asked for.")
         try:
             return await self._content.readany()
         except aiohttp.SocketTimeoutError as exc:
-            raise self._cut("The provider's answer stopped coming.") from exc
+            raise self._cut("gap_timeout", "The provider's answer stopped coming.") from exc
         except TimeoutError as exc:
-            raise self._cut("The provider's answer did not end in the call's time.") from exc
+            raise self._cut("total_timeout", "The provider's answer did not end in the call's time.") from exc
         except _BREAKS as exc:
-            raise self._cut() from exc
+            raise self._cut("closed") from exc
 
-    def _cut(self, message: str | None = None) -> UpstreamCut:
+    def _cut(self, cause: str, message: str | None = None) -> UpstreamCut:
         self.close()
-        return UpstreamCut(message)
+        return UpstreamCut(message, cause=cause)
 
 
 class Upstream:

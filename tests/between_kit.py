@@ -94,7 +94,7 @@ class Between:
 
     async def settled(self) -> None:
         async with asyncio.timeout(SETTLED_S):
-            await self.daemon.router.wait_idle()
+            await self.daemon.router.underway.wait_idle()
 
     def forget(self) -> None:
         """As if nobody had called: no steps, no requests, no cooldowns."""

@@ -35,8 +35,10 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 
 
 def write_config(folder: Path, catalog: str, server: str = "") -> Path:
-    """Write a file whose ledger lies in *folder*."""
+    """Write a file whose ledger lies in *folder*. A failed call is not repeated at its provider, unless *server* says so."""
     path = folder / "quota-router.toml"
+    if "retries_lone" not in server:
+        server += "retries_lone = 0\n"
     path.write_text(f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(folder)}"\n{server}\n{catalog}')
     return path
 

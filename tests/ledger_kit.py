@@ -107,7 +107,7 @@ def admit(of: Catalog, asked: Call | None = None, *, hold_id: str | None = None,
                 of.providers[rung.provider].billing,
                 rung.price,
                 None,
-                body_bytes=asked.body_bytes,
+                body_bytes=asked.body.size,
             ),
         )
         for rung in model.attachments

@@ -64,7 +64,8 @@ async def open_plane(
 ) -> AsyncIterator[Plane]:
     """Serve *catalog*, a file without its `[server]`; the callers are added. *ledger*: the folder of a ledger that others share."""
     file = folder / "quota-router.toml"
-    server = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(ledger or folder)}"\ndurability = "process"\n'
+    server = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(ledger or folder)}"\n'
+    server += 'durability = "process"\nretries_lone = 0\n'
     file.write_text(server + CALLERS + catalog)
     variables = {"QUOTA_ROUTER_ADMIN_TOKEN": ADMIN_TOKEN, "XDG_STATE_HOME": str(folder), **(environ or {})}
     async with (

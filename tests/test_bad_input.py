@@ -54,7 +54,7 @@ def between(shared):
     yield shared
     assert shared.sim.requests == []
     assert shared.daemon.lane.state.holds == {}
-    assert shared.daemon.router.running == 0
+    assert len(shared.daemon.router.underway) == 0
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

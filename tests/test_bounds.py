@@ -405,7 +405,7 @@ async def test_a_long_answer_grows_its_hold_while_it_runs_and_counts_at_once(tmp
             refused = await ask(http, daemon.url, "openai", "long")
             assert (refused.status, refused.error["rungs"][0]["detail"]["limit"]) == (429, "strict")
         async with asyncio.timeout(SETTLED_S):
-            await daemon.router.wait_idle()
+            await daemon.router.underway.wait_idle()
     found = read_disk(tmp_path)
     check_laws(found, us(datetime.now(UTC)))
     assert sorted(row["output"] for row in found.entries) == [12, 1_000]

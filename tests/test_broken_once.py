@@ -210,7 +210,7 @@ async def test_a_call_cut_at_the_moment_its_hold_is_durable_gives_it_back(betwee
     def cut_when_answered(job, **how):
         answer = submit(job, **how)
         if isinstance(job, Admit):
-            answer.add_done_callback(lambda _: between.daemon.router.cut())
+            answer.add_done_callback(lambda _: between.daemon.router.underway.cut())
         return answer
 
     monkeypatch.setattr(lane, "submit", cut_when_answered)

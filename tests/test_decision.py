@@ -47,8 +47,9 @@ def gauge(posted: int = 0, held: int = 0, relief_at: datetime | None = LATER, **
     )
 
 
-def cooldown(cause: FailureKind, until: datetime = SOON) -> Cooldown:
-    return Cooldown(provider="one", model="m", until=until, source=CooldownSource.ASSUMED, cause=cause, failures=1)
+def cooldown(cause: FailureKind, until: datetime = SOON, **changes: object) -> Cooldown:
+    values = {"provider": "one", "model": "m", "until": until, "source": CooldownSource.ASSUMED, "cause": cause, "failures": 1}
+    return Cooldown(**{**values, **changes})
 
 
 def failure(kind: FailureKind = FailureKind.RATE_LIMITED, until: datetime | None = None) -> Failure:
@@ -227,18 +228,18 @@ def test_of_several_full_limits_the_one_with_the_least_left_is_named():
 @pytest.mark.parametrize(
     ("candidate", "usable_at"),
     [
-        (rung(cooldowns=(cooldown(FailureKind.OVERLOADED, SOON),)), SOON),
-        (with_gauge(rung(cooldowns=(cooldown(FailureKind.OVERLOADED, SOON),)), gauge(10)), LATER),
-        (with_gauge(rung(cooldowns=(cooldown(FailureKind.OVERLOADED, LAST),)), gauge(10)), LAST),
+        (rung(cooldowns=(cooldown(FailureKind.RATE_LIMITED, SOON),)), SOON),
+        (with_gauge(rung(cooldowns=(cooldown(FailureKind.RATE_LIMITED, SOON),)), gauge(10)), LATER),
+        (with_gauge(rung(cooldowns=(cooldown(FailureKind.RATE_LIMITED, LAST),)), gauge(10)), LAST),
         (with_gauge(rung(), gauge(10, kind=Kind.QUOTA), gauge(10, relief_at=LAST)), LAST),
         (with_gauge(rung(), gauge(10), gauge(10, relief_at=None, window="forever")), None),
-        (with_gauge(rung(cooldowns=(cooldown(FailureKind.OVERLOADED),)), gauge(0, 10, None, unit=Unit.CONCURRENCY)), None),
+        (with_gauge(rung(cooldowns=(cooldown(FailureKind.RATE_LIMITED),)), gauge(0, 10, None, unit=Unit.CONCURRENCY)), None),
         (with_gauge(rung(), gauge(unit=Unit.USD, limit=99)), None),
         (rung(tried=failure(until=SOON)), SOON),
         (rung(tried=failure(until=SOON), cooldowns=(cooldown(FailureKind.RATE_LIMITED, LATER),)), LATER),
         (rung(tried=failure()), None),
-        (unpriced(rung(cooldowns=(cooldown(FailureKind.OVERLOADED),))), None),
-        (rung(has_credential=False, cooldowns=(cooldown(FailureKind.OVERLOADED),)), None),
+        (unpriced(rung(cooldowns=(cooldown(FailureKind.RATE_LIMITED),))), None),
+        (rung(has_credential=False, cooldowns=(cooldown(FailureKind.RATE_LIMITED),)), None),
     ],
 )
 def test_a_rung_is_usable_when_the_last_reason_against_it_is_gone(candidate, usable_at):
@@ -265,6 +266,44 @@ def test_the_soonest_rung_says_when_to_come_back_never_clamped(moments, retry_af
     assert said(*(skipped(Reason.OVER_BUDGET, moment) for moment in moments))[2] == retry_after_s
     a_year_away = NOON + timedelta(days=365)
     assert said(skipped(Reason.QUOTA_EXHAUSTED, a_year_away))[2] == 365 * 86_400
+
+
+# --- the last rung --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cause", [FailureKind.TRANSIENT, FailureKind.OVERLOADED])
+def test_a_pause_that_nobody_asked_for_keeps_nobody_out_of_the_last_rung(cause):
+    """
+    A single provider that broke once is still the best there is; with another at hand it rests.
+    """
+    paused = rung(cooldowns=(cooldown(cause),))
+    assert (judge(paused).status, judge(paused).detail) == ("chosen", {"despite": Reason.COOLDOWN})
+    full = with_gauge(rung("full"), gauge(10))
+    decision = decide([paused, full], QUESTION, NOON)
+    assert [told.status for told in decision.rungs] == ["chosen", "skipped"]
+    decision = decide([paused, rung("two", attachment=attachment("two"))], QUESTION, NOON)
+    assert [told.status for told in decision.rungs] == ["skipped", "chosen"]
+
+
+@pytest.mark.parametrize(
+    "pause",
+    [
+        cooldown(FailureKind.RATE_LIMITED),
+        cooldown(FailureKind.AUTH),
+        cooldown(FailureKind.OVERLOADED, source=CooldownSource.SAID),
+    ],
+)
+def test_a_pause_that_was_asked_for_does(pause):
+    assert judge(rung(cooldowns=(pause,))).status == "skipped"
+
+
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_a_rung_that_failed_this_call_is_tried_again_only_while_repeats_are_left(repeats):
+    broken = rung(tried=failure(FailureKind.TRANSIENT), cooldowns=(cooldown(FailureKind.TRANSIENT),))
+    told = judge(broken, replace(QUESTION, repeats=repeats))
+    assert (told.status, told.detail.get("repeated")) == (("chosen", True) if repeats else ("skipped", None))
+    refused = rung(tried=failure(FailureKind.RATE_LIMITED, SOON))
+    assert judge(refused, replace(QUESTION, repeats=repeats)).reason is Reason.ALREADY_TRIED
 
 
 # --- the status table -----------------------------------------------------------------------------------------------------
@@ -305,11 +344,12 @@ def test_every_reason_about_the_call_or_about_quota_is_one_the_table_names():
 
 
 def test_the_error_tells_every_rung_with_its_numbers_and_the_last_cause():
-    decision = decide([SPOILT[Reason.COOLDOWN](rung()), with_gauge(rung(attachment=attachment("two")), gauge(10))], QUESTION, NOON)
+    limited = rung(cooldowns=(cooldown(FailureKind.RATE_LIMITED),))
+    decision = decide([limited, with_gauge(rung(attachment=attachment("two")), gauge(10))], QUESTION, NOON)
     assert isinstance(decision, NoneUsable)
     error = say_none_usable(decision, NOON)
     assert (error.status, error.retry_after_s) == (429, 60)
-    assert "(one: cooldown (overloaded), two: over_budget (cap))" in error.message
+    assert "(one: cooldown (rate_limited), two: over_budget (cap))" in error.message
     assert [told["reason"] for told in error.rungs] == ["cooldown", "over_budget"]
     assert [told["usable_at"] for told in error.rungs] == [SOON, LATER]
     assert error.rungs[1]["detail"]["posted"] == 10

@@ -64,9 +64,9 @@ def test_every_figure_follows_from_the_price_list(tmp_path):
     metered = [call for call in story["calls"] if call["provider"] == PAYG]
     assert [call["left"]["remaining"] for call in metered] == [budget - call["cost_nusd"] * n for n, call in enumerate(metered, 1)]
     turned, refused = metered[0], story["calls"][-1]
-    assert (turned["attempts"], turned["skipped"]) == (2, {WORK: "quota_exhausted", HOME: "already_tried"})
+    assert (turned["attempts"], turned["skipped"]) == (1, {WORK: "quota_exhausted", HOME: "quota_exhausted"})
     assert (refused["status"], refused["cost_nusd"], refused["retry_after_s"] <= 60) == (429, 0, True)
-    assert refused["skipped"] == {WORK: "quota_exhausted", HOME: "cooldown", PAYG: "over_budget"}
+    assert refused["skipped"] == {WORK: "quota_exhausted", HOME: "quota_exhausted", PAYG: "over_budget"}
 
 
 def test_kept_up_it_serves_whoever_takes_its_lines(tmp_path):

@@ -30,7 +30,7 @@ def facts_of(operation, document):
 
 def sent(operation, body, model="up"):
     dialect = OPERATIONS[operation]
-    return dialect.outgoing_body(dialect.read(operation, body), model)
+    return dialect.read(operation, body).for_model(model)
 
 
 def test_the_routing_fields_of_a_chat_are_read():

@@ -106,7 +106,7 @@ async def test_a_key_names_its_call_while_it_runs_after_it_ended_and_after_a_res
         assert_names(await house.ask(dialect, stream=True), first, "running", dialect)
         running.close()
         async with asyncio.timeout(SETTLED_S):
-            await house.daemon.router.wait_idle()
+            await house.daemon.router.underway.wait_idle()
         assert_names(await house.ask(dialect, stream=True), first, "failed", dialect)
         done = await house.ask(dialect, key="done")
         assert done.status == 200

@@ -127,14 +127,14 @@ class House:
                 await self.fence()
 
     def cancel_handler(self) -> None:
-        (running,) = self.daemon.router._running.values()
+        (running,) = self.daemon.router.underway
         assert running.task is not None
         running.task.cancel()
 
     async def settled(self) -> list[tuple[str, str | None]]:
         """The holds, once no call runs and what is queued is written."""
         async with asyncio.timeout(BOUND_S):
-            await self.daemon.router.wait_idle()
+            await self.daemon.router.underway.wait_idle()
         await self.daemon.lane.run(Sweep())
         return self.ledger.holds()
 
@@ -229,7 +229,7 @@ async def test_the_last_byte_waits_for_the_commit(house, dialect, stream):
 async def test_a_call_cancelled_while_its_hold_is_written_gives_it_back(house):
     with closing(house.ledger.lock()):
         asking = asyncio.create_task(house.ask("openai", stream=False))
-        await house.until(lambda: house.daemon.router.running == 1)
+        await house.until(lambda: len(house.daemon.router.underway) == 1)
         house.cancel_handler()
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await asking
@@ -245,7 +245,7 @@ async def test_a_shutdown_waits_for_a_hold_that_is_just_being_written(house):
     house.upstream.pieces = answered("openai", stream=False)
     with closing(house.ledger.lock()):
         asking = asyncio.create_task(house.ask("openai", stream=False))
-        await house.until(lambda: len(house.daemon.lane._queue) + house.daemon.router.running > 0)
+        await house.until(lambda: len(house.daemon.lane._queue) + len(house.daemon.router.underway) > 0)
         draining = asyncio.create_task(house.daemon.drain())
         await house.fence()
         assert not draining.done()
@@ -257,7 +257,7 @@ async def test_a_shutdown_waits_for_a_hold_that_is_just_being_written(house):
 async def test_a_shutdown_that_may_not_wait_gives_such_a_hold_back(house):
     with closing(house.ledger.lock()):
         asking = asyncio.create_task(house.ask("openai", stream=False))
-        await house.until(lambda: house.daemon.router.running == 1)
+        await house.until(lambda: len(house.daemon.router.underway) == 1)
         house.daemon.signals.hurry.set()
         draining = asyncio.create_task(house.daemon.drain())
         told = await asking

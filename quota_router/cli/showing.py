@@ -73,7 +73,7 @@ async def _wait_for_signal(url: str, token: str) -> None:
 
 def _print_opening() -> None:
     typer.echo("Two subscriptions (4 and 5 requests a minute) and a pay-as-you-go provider ($0.02 a minute) serve one model.")
-    typer.echo("The second subscription was also used elsewhere: its vendor will say no after 3, and only the vendor knows.\n")
+    typer.echo("The second subscription was also used elsewhere: 3 of its 5 are left, as only the answers of its vendor tell.\n")
     typer.echo(_ROW.format("call", "served by", "cost", "left there", "passed over"))
 
 

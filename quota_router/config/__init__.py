@@ -19,13 +19,24 @@ import platformdirs
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from quota_router.config.credentials import ADMIN_TOKEN, ADMIN_TOKEN_FILE, Credentials, admin_token
+from quota_router.config.credentials import ADMIN_TOKEN, ADMIN_TOKEN_FILE, Credentials, admin_token, keep_admin_token
 from quota_router.config.lines import line_of
 from quota_router.config.problems import describe, explain, find_problem, find_syntax_problem, refuse
 from quota_router.config.shapes import FileShape, ServerSettings, ServerTable
 from quota_router.errors import ConfigError, did_you_mean
 
-__all__ = ["Credentials", "Loaded", "ServerSettings", "admin_token", "explain", "find_file", "line_of", "load", "parse_catalog"]
+__all__ = [
+    "Credentials",
+    "Loaded",
+    "ServerSettings",
+    "admin_token",
+    "explain",
+    "find_file",
+    "keep_admin_token",
+    "line_of",
+    "load",
+    "parse_catalog",
+]
 
 FILE_MAX_BYTES = 4_194_304
 

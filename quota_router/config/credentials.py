@@ -8,10 +8,14 @@ Decision 2026-11 -- the type that seals a secret is an argument (`Secret` of the
     Look again if the floors are drawn anew.
 """
 
+import os
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import structlog
 
 from quota_router.errors import ConfigError
 
@@ -25,6 +29,8 @@ _REFERENCE = re.compile(rf"env:{_VARIABLE.pattern}|file:[^\0-\x1f]+|cred:[A-Za-z
 _HOW_TO = 'put the key into an environment variable or a file and write "env:NAME", "file:PATH", "cred:NAME" or "none".'
 
 SealedT = TypeVar("SealedT")
+
+log = structlog.get_logger()
 
 
 def check_reference(reference: str) -> str:
@@ -113,6 +119,30 @@ def admin_token(environ: Mapping[str, str], seal: Callable[[str], SealedT]) -> S
     if token is None and (path or environ.get(ADMIN_TOKEN)):
         raise ConfigError(f"{ADMIN_TOKEN_FILE if path else ADMIN_TOKEN} leads to no token: give it one line of printable ASCII.")
     return token
+
+
+def keep_admin_token(path: Path, seal: Callable[[str], SealedT]) -> SealedT:
+    """
+    Read the admin token at *path*, or make one there, in a file that only the owner reads.
+
+    Raises:
+        ConfigError: it can neither be read nor made, or the file holds none.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        kept = Credentials({}, seal).resolve(f"file:{path}")
+        if kept is None:
+            raise ConfigError(f"{path} holds no admin token that this user can read: remove it, and a new one is made.") from None
+        return kept
+    except OSError as exc:
+        raise ConfigError(f"The admin token cannot be kept in {path}: {exc.strerror}. $XDG_STATE_HOME says where.") from exc
+    token = f"qr_admin_{secrets.token_urlsafe(32)}"
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{token}\n")
+    log.info("an admin token was made", action="admin_token_made", file=str(path))
+    return seal(token)
 
 
 def _read(path: Path) -> str | None:

@@ -100,6 +100,7 @@ Text = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_tex
 Note = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_note)]
 Count = Annotated[int, Field(gt=0, le=_LARGEST_COUNT)]
 Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(gt=0, le=LONGEST_S)]
+Retries = Annotated[int, Field(ge=0, le=20)]
 Amount = Annotated[int | str | Decimal, PlainValidator(_check_amount)]
 Pointer = Annotated[str, Field(max_length=_LONGEST_POINTER), AfterValidator(_check_note)]
 Word = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_note)]
@@ -142,6 +143,8 @@ class ServerTable(Table):
     drain_tokens: Count = 20_000
     sweep_s: Seconds = 5.0
     stale_after_s: Seconds = 900.0
+    retries_lone: Retries = 5
+    retries_member: Retries = 0
     allowed_hosts: Annotated[tuple[Text, ...], NoDecode, BeforeValidator(_split_words), Field(strict=False)] = ()
     api_networks: Annotated[
         tuple[Literal["private", "loopback"], ...], NoDecode, BeforeValidator(_split_words), Field(strict=False)

@@ -5,9 +5,10 @@ Law: everything the router needs to know of a body is read once, into `CallFacts
 Never: keeps prompts; a body lives as long as its call and is written nowhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -55,15 +56,51 @@ class CallFacts(Struct, frozen=True, kw_only=True):
     """the upstream state it leans on (`previous_response_id`, …): pinned to the provider that made it"""
     labels: tuple[str, ...] = ()
     """from OpenAI `metadata`, as `key:value`"""
-    session: str | None = None
-    """the session that the body names: OpenAI's `prompt_cache_key`, Claude Code's session"""
-    requires: frozenset[str] = frozenset()
-    """capabilities that the body asks of a model: vision, audio, files, tools, json_schema, reasoning"""
 
 
-def _no_body(upstream_model: str) -> bytes:  # noqa: ARG001 -- the shape of `body_for`
-    """Stand in where the caller makes the call himself: nothing is sent."""
-    return b""
+class Body(Protocol):
+    """What was sent. Beyond `CallFacts`, it is looked at only where that makes a difference to this call."""
+
+    @property
+    def size(self) -> int:
+        """In bytes; 0: the caller makes the call himself, and nothing was sent."""
+
+    def for_model(self, upstream_model: str) -> bytes:
+        """The bytes to send, given the upstream's name of the model; everything else in them is as the caller sent it."""
+
+    def named_session(self) -> str | None:
+        """The session that it names; `None`: it names none."""
+
+    def prefix(self) -> bytes:
+        """How the prompt begins, as far as it stays the same for a whole conversation; empty: too short for any cache."""
+
+    def needs(self) -> frozenset[str]:
+        """The capabilities that what it holds asks of a model: `vision`, `audio`, `files`."""
+
+
+class NoBody:
+    """Stands in where the caller makes the call himself."""
+
+    size = 0
+
+    def for_model(self, upstream_model: str) -> bytes:  # noqa: ARG002 -- as `Body`
+        """Nothing is sent."""
+        return b""
+
+    def named_session(self) -> str | None:
+        """None is named here."""
+        return None
+
+    def prefix(self) -> bytes:
+        """We never see it."""
+        return b""
+
+    def needs(self) -> frozenset[str]:
+        """The caller says what it needs."""
+        return frozenset()
+
+
+NO_BODY = NoBody()
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -77,10 +114,7 @@ class Call(Struct, frozen=True, kw_only=True):
     plane: Plane = Plane.DATA
     model: str | None = None
     """the model asked for; `None`: the default decides"""
-    body_for: Callable[[str], bytes] = _no_body
-    """the bytes to send, given the upstream's name of the model; everything else in them is as the caller sent it"""
-    body_bytes: int = 0
-    """how long the body was"""
+    body: Body = NO_BODY
     query: str = ""
     """the query string, without the question mark, forwarded as it came"""
     headers: Mapping[str, str] = {}
@@ -88,8 +122,12 @@ class Call(Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     session: str | None = None
     """as the caller names it himself"""
-    prefix: Callable[[], bytes] = bytes
-    """how the prompt begins, if it is long enough to be cached; else empty"""
+    priority: int | None = None
+    task_id: str | None = None
+    retry_count: int | None = None
+    """how often the caller has tried before; these three are for rules"""
+    requires: frozenset[str] = frozenset()
+    """capabilities that the caller asks for by name"""
     max_wait_s: float = 0.0
     """how long the call may wait for a rung to become usable"""
     pinned_provider: str | None = None

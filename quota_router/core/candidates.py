@@ -69,6 +69,8 @@ class Question(Struct, frozen=True, kw_only=True):
     """capabilities without which the call makes no sense"""
     least_input_tokens: int = 0
     """the input has at least so many"""
+    repeats: int = 0
+    """how often it may try again what it has tried already"""
     more_context_than: int | None = None
     """an answer said that this context is too small; `None`: none did"""
     home: Home | None = None
@@ -125,8 +127,8 @@ class Rung(Struct, frozen=True, kw_only=True):
     usable_at: datetime | None = None
     cause: FailureKind | None = None
     """behind a cooldown, or of this call's own attempt"""
-    is_only_reason: bool = False
-    """nothing else speaks against it"""
+    against: tuple[Reason, ...] = ()
+    """everything that speaks against it; the first is its reason"""
 
 
 class Chosen(Struct, frozen=True, kw_only=True):

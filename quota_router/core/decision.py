@@ -3,6 +3,10 @@ Which rung pays for this call: the first usable one, and why not the others.
 
 Law: `decide` looks at nothing but its arguments; it runs in the write transaction, between reading balances and writing the hold.
 Never: waits, writes, or prefers a rung for a reason that the answer does not show.
+
+Decision 2026-11 -- a pause that we only assumed after a breakage (`transient`, `overloaded`) sends calls to other rungs; where
+    there is none, the paused rung is tried all the same, until its breaker opens. Else one failed answer of a lone provider would
+    refuse every call of the next seconds, and make one failure in fifty an outage. What an upstream said itself is always kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +14,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from quota_router.core.breaker import due_soonest
+from quota_router.core.breaker import due_soonest, may_try
 from quota_router.core.candidates import (
     ABOUT_QUOTA,
     ABOUT_THE_CALL,
@@ -22,7 +26,9 @@ from quota_router.core.candidates import (
     Reason,
     Rung,
 )
+from quota_router.core.health import BREAKS, CooldownSource, Failure
 from quota_router.core.judging import refuse, show, standing
+from quota_router.core.retries import is_repeatable
 from quota_router.core.strategies import arrange
 
 __all__ = [
@@ -50,6 +56,7 @@ _LASTING = frozenset(
     }
 )
 """Reasons for which a rung does not count when all breakers of a ladder are asked for."""
+_PAUSED = frozenset({Reason.COOLDOWN, Reason.ALREADY_TRIED})
 
 
 def decide(candidates: Sequence[Candidate], question: Question, now: datetime, turns: Mapping[str, int] | None = None) -> Decision:
@@ -78,7 +85,7 @@ def decide(candidates: Sequence[Candidate], question: Question, now: datetime, t
         else:
             rungs.append(show(candidate, "eligible"))
     if chosen is None:
-        chosen = _probe(ordered, rungs, now)
+        chosen = _probe(ordered, rungs, now) or _despite_pause(ordered, rungs, question, now)
     if chosen is None:
         return NoneUsable(rungs=tuple(rungs))
     return Chosen(candidate=chosen, rungs=tuple(rungs))
@@ -91,7 +98,7 @@ def _probe(ordered: Sequence[Candidate], rungs: list[Rung], now: datetime) -> Ca
     Its rung becomes the chosen one. A rung whose breaker is not all that speaks against it is not probed.
     """
     counted = [(place, rung) for place, rung in enumerate(rungs) if rung.reason not in _LASTING]
-    if not counted or any(rung.reason is not Reason.BREAKER_OPEN or not rung.is_only_reason for _, rung in counted):
+    if not counted or any(rung.against != (Reason.BREAKER_OPEN,) for _, rung in counted):
         return None
     open_ones = [(place, standing(ordered[place], now)) for place, _ in counted]
     due = due_soonest([cooldown for _, cooldown in open_ones], now)
@@ -100,3 +107,33 @@ def _probe(ordered: Sequence[Candidate], rungs: list[Rung], now: datetime) -> Ca
             rungs[place] = replace(show(ordered[place], "chosen"), detail={"probe_of": due.until})
             return ordered[place]
     return None
+
+
+def _despite_pause(ordered: Sequence[Candidate], rungs: list[Rung], question: Question, now: datetime) -> Candidate | None:
+    """
+    Choose a rung that is only paused, when no other is left: the one due soonest, and one this call has tried itself last.
+
+    A pause that nobody asked us for is a preference for other rungs. It keeps nobody out of the last one; its breaker does.
+    """
+    places = [
+        (candidate.tried is not None, max((cooling.until for cooling in candidate.cooldowns), default=now), place)
+        for place, (candidate, rung) in enumerate(zip(ordered, rungs, strict=True))
+        if _is_paused(candidate, rung, question, now)
+    ]
+    if not places:
+        return None
+    is_repeat, _, place = min(places)
+    rungs[place] = replace(show(ordered[place], "chosen"), detail={"repeated": True} if is_repeat else {"despite": Reason.COOLDOWN})
+    return ordered[place]
+
+
+def _is_paused(candidate: Candidate, rung: Rung, question: Question, now: datetime) -> bool:
+    """Whether nothing speaks against a rung but that it broke lately."""
+    if not _PAUSED.issuperset(rung.against) or (candidate.tried is not None and not _may_repeat(candidate.tried, question)):
+        return False
+    cooling = [cooldown for cooldown in candidate.cooldowns if not may_try(cooldown, now)]
+    return all(cooldown.source is CooldownSource.ASSUMED and cooldown.cause in BREAKS for cooldown in cooling)
+
+
+def _may_repeat(tried: Failure, question: Question) -> bool:
+    return question.repeats > 0 and is_repeatable(tried)

@@ -113,7 +113,8 @@ _ABOUT_QUOTA = {
 }
 _OF_A_WINDOW = {FailureKind.RATE_LIMITED, FailureKind.QUOTA_WINDOW}
 """What is over when the window is: a purse or a key is not."""
-_OPENS_BREAKER = {FailureKind.TRANSIENT, FailureKind.OVERLOADED}
+BREAKS = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
+"""What an upstream that is up does not answer: enough in a row open the breaker; the same request may do better in a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +240,7 @@ def cool(
     if before is not None and before.is_stale(now):
         before = None
     failures = (before.failures if before else 0) + 1
-    strikes = (before.strikes if before else 0) + (failure.kind in _OPENS_BREAKER)
+    strikes = (before.strikes if before else 0) + (failure.kind in BREAKS)
     if failure.until is not None and failure.until >= now:  # a moment in the past says nothing
         until, source = min(failure.until, now + timedelta(seconds=SAID_COOLDOWN_MAX_S)), CooldownSource.SAID
     else:

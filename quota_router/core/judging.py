@@ -34,7 +34,8 @@ def refuse(candidate: Candidate, question: Question, now: datetime) -> Rung | No
         return None
     moments = [rung.usable_at for rung in against if rung.usable_at is not None]
     usable_at = max(moments) if len(moments) == len(against) else None
-    return replace(against[0], usable_at=usable_at, is_only_reason=len(against) == 1)
+    reasons = tuple([rung.reason for rung in against if rung.reason is not None])
+    return replace(against[0], usable_at=usable_at, against=reasons)
 
 
 def _lasting(candidate: Candidate, question: Question, now: datetime) -> Iterator[Rung]:

@@ -42,9 +42,6 @@ class Dialect(Protocol):
     def read(self, operation: Operation, body: bytes) -> Parsed:
         """Read a caller's body once; raises `MalformedBody` or `InvalidRequest`."""
 
-    def outgoing_body(self, parsed: Parsed, upstream_model: str) -> bytes:
-        """The body for upstream, changed only where it must be."""
-
     def upstream_path(self, operation: Operation) -> str:
         """The path below the provider's base URL."""
 

@@ -10,9 +10,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.json import encode
 
 from quota_router.core.calls import CallFacts
 from quota_router.core.usage import Usage
+from quota_router.dialects.glances import named_session, needs, prefix
 from quota_router.dialects.json import TopLevel
 from quota_router.errors import UpstreamError
 
@@ -24,12 +26,33 @@ class UnreadableAnswer(UpstreamError):
 
 
 class Parsed(Struct, frozen=True, kw_only=True):
-    """A body that was read once: its facts, and what is needed to send it on with another model."""
+    """A body that was read once: its facts, and the body that `core/calls` knows."""
 
     facts: CallFacts
     top: TopLevel
-    replacements: Mapping[str, bytes]
+    replacements: Mapping[str, bytes] = {}
     """members besides `model` whose value differs upstream"""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.top.body)
+
+    def for_model(self, upstream_model: str) -> bytes:
+        """The bytes to send: every member but `model` and the replacements keeps its own."""
+        return self.top.replaced({"model": encode(upstream_model), **self.replacements})
+
+    def named_session(self) -> str | None:
+        """The session that it names."""
+        return named_session(self.top)
+
+    def prefix(self) -> bytes:
+        """How the prompt begins."""
+        return prefix(self.top)
+
+    def needs(self) -> frozenset[str]:
+        """What its media ask of a model."""
+        return needs(self.top.body)
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -89,6 +89,11 @@ class Sweep(Job[int], kw_only=True):
         """What is due, and at start what the last daemon of this journal left."""
         return Sweeping.OWN if self.orphans else Sweeping.DUE
 
+    @property
+    def frees(self) -> bool:
+        """What has expired."""
+        return True
+
     def run(self, state: State, now: datetime) -> int:
         """Return how many holds expired."""
         gone = {*state.orphaned, *([state.journal] if self.orphans else [])}

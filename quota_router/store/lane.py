@@ -39,6 +39,8 @@ RETRY_PAUSE_S = 0.2
 """Between two looks at a database that takes no writes."""
 ADMIT_WAIT_S = 5.0
 """An admission waits so long for the database; nothing was sent for it, so it is refused then."""
+NOTE_WAIT_S = 0.1
+"""A note waits so long for a batch to go with."""
 CONTENDED_TRIES = 4
 """How often a batch is tried that another daemon's transaction got into the way of."""
 
@@ -85,6 +87,8 @@ class Lane:
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self.when_freed: Callable[[], None] = _nothing
+        """called when something that calls wait for may have become free"""
         self.trouble: str | None = None
         """why the database takes no writes, as a sentence; `None`: it does. Admission depends on it, and `/readyz` says it"""
 
@@ -156,6 +160,12 @@ class Lane:
             raise LedgerUnavailable
         return self._enqueue(job=job, patience_s=self._settle_wait_s, spills=True, needs_answer=False)
 
+    def note(self, job: Job[Any]) -> None:
+        """Queue what nobody waits for: it goes with the next batch, or by itself a moment later; a full queue takes none."""
+        if not self.is_alive or self._closing or len(self._queue) >= QUEUE_MAX:
+            return
+        _ = self._enqueue(job=job, patience_s=ADMIT_WAIT_S, is_note=True)
+
     async def run(self, job: Job[T], *, settles: bool = False) -> T:
         """Queue *job* and wait for its durable answer."""
         return await self.submit(job, settles=settles)
@@ -206,6 +216,7 @@ class Lane:
         spills: bool = False,
         needs_answer: bool = True,
         unclaimed: Callable[[Any], None] | None = None,
+        is_note: bool = False,
     ) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = self._loop.create_future()
         until = self._loop.time() + patience_s
@@ -220,7 +231,10 @@ class Lane:
                 unclaimed=unclaimed,
             )
         )
-        self._wake.set()
+        if is_note:
+            self._loop.call_later(NOTE_WAIT_S, self._wake.set)
+        else:
+            self._wake.set()
         return answer
 
     # --- the loop: takes batches from the queue, and answers ----------------------------------------------------------------
@@ -232,7 +246,7 @@ class Lane:
                 return
             if self.trouble is not None:
                 await self._wait_for_database()
-            elif not self._queue:
+            elif not self._queue or not (self._wake.is_set() or self._closing):
                 self._wake.clear()
                 await self._wake.wait()
             elif self._queue[0].edit is not None:
@@ -241,6 +255,8 @@ class Lane:
                 batch: list[_Ticket] = []
                 while self._queue and self._queue[0].edit is None and len(batch) < BATCH_MAX:
                     batch.append(self._queue.popleft())
+                if not self._queue:
+                    self._wake.clear()
                 await self._run_batch(batch)
 
     async def _run_batch(self, batch: list[_Ticket]) -> None:
@@ -251,6 +267,8 @@ class Lane:
         else:
             for ticket, answer in zip(batch, answers, strict=True):
                 _give(ticket, answer)
+            if any(ticket.job is not None and ticket.job.frees for ticket in batch):
+                self.when_freed()
 
     async def _commit(self, batch: list[_Ticket]) -> list[Any]:
         """Commit one batch, again when another daemon got in its way."""
@@ -291,6 +309,7 @@ class Lane:
             _give(ticket, answer)
         if waiting and is_down:
             self._queue.extendleft(reversed(waiting))
+            self._wake.set()
             self.trouble = self._writer.describe(error)
 
     async def _run_edit(self, ticket: _Ticket) -> None:
@@ -306,6 +325,7 @@ class Lane:
             await self._in_thread(self._writer.let_go, error)
             answer = _caused(LedgerUnavailable(), error)
         _give(ticket, answer)
+        self.when_freed()
 
     # --- while the database takes no writes -----------------------------------------------------------------------------------
 
@@ -354,6 +374,10 @@ class Lane:
     async def _in_thread(self, step: Callable[..., R], *values: Any) -> R:  # noqa: ANN401 -- handed through
         """Run one step in the lane's thread. Cancelling the lane's task would not stop it, and nobody does."""
         return await self._loop.run_in_executor(self._thread, step, *values)
+
+
+def _nothing() -> None:
+    """Nobody waits."""
 
 
 def _give(ticket: _Ticket, answer: Any) -> None:  # noqa: ANN401 -- whatever the job answers

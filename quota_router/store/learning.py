@@ -53,7 +53,8 @@ def learn(state: State, now: datetime, hold: Hold, settlement: Settlement) -> No
 def claim_probes(state: State, now: datetime, hold: Hold) -> None:
     """Let a hold on a rung whose cooldown has ended be its one probe, until it is resolved or over."""
     for cooldown in state.cooldowns_of(hold.provider, hold.model):
-        state.set_cooldown(claim(cooldown, hold_id=hold.id, until=hold.expires_at, now=now))
+        if cooldown.probe_at(now) is None:  # else the hold was taken despite it, because no other rung is left
+            state.set_cooldown(claim(cooldown, hold_id=hold.id, until=hold.expires_at, now=now))
 
 
 def _window_end(state: State, now: datetime, hold: Hold) -> datetime | None:

@@ -53,6 +53,8 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
     attempt: int
     ttl_s: float
     after: Setback | None = None
+    is_last: bool = True
+    """False: who is refused would rather wait, and asks again; the refusal is not recorded"""
     _answer: "Admission | NoneUsable | None" = None
 
     @property
@@ -82,6 +84,11 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         """The end of the attempt before."""
         return ((self.after.hold_id, self.after.settlement),) if self.after else ()
 
+    @property
+    def frees(self) -> bool:
+        """With the attempt before it."""
+        return self.after is not None
+
     def run(self, state: State, now: datetime) -> "Admission | NoneUsable":
         """
         Decide and hold.
@@ -95,6 +102,8 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         if self.after is not None:
             resolve(state, now, self.after.hold_id, self.after.settlement)
         decision = decide_now(state, now, self.candidates, self.question)
+        if isinstance(decision, NoneUsable) and not self.is_last:
+            return decision
         rungs = _encode([show_rung(rung) for rung in decision.rungs]).decode()
         if self.attempt > 1:
             state.write(Redecided(of_call=self.call.id, decision=rungs))
@@ -206,6 +215,11 @@ class Settle(Job[Booked], kw_only=True):
     def hold_ids(self) -> tuple[str, ...]:
         """Its one hold."""
         return (self.hold_id,)
+
+    @property
+    def frees(self) -> bool:
+        """What was held, and the place."""
+        return True
 
     @property
     def settlements(self) -> tuple[tuple[str, Settlement], ...]:

@@ -53,6 +53,11 @@ class Job(Struct, Generic[T], kw_only=True):
         return ()
 
     @property
+    def frees(self) -> bool:
+        """Whether something may be usable again once it is durable: who waits for a rung looks then."""
+        return False
+
+    @property
     def looks_at_everything(self) -> bool:
         """It wants every open hold and balance, and changes nothing."""
         return False

@@ -5,27 +5,22 @@ Law: authenticated, then read, then admitted; what the caller asked for in heade
 Never: names a destination from a request; a provider may be pinned, an address may not.
 """
 
-import functools
 import hashlib
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPMethod
 
 from aiohttp import web
 
 from quota_router.core.calls import Call, Operation
 from quota_router.core.catalog import Catalog, Family
-from quota_router.core.pricing import parse_usd_nusd
 from quota_router.dialects import ModelCard, dialect_of
-from quota_router.errors import InvalidRequest, ShuttingDown, UnknownModel
+from quota_router.errors import ShuttingDown, UnknownModel
+from quota_router.web.asked import read_asked, read_word
 from quota_router.web.bodies import read_body
+from quota_router.web.decision_answers import explain
 from quota_router.web.routes import CALL_ID, CALLER, SERVICES, Handler, Route, Scope
 from quota_router.web.sink import HttpSink
-
-LABELS_MAX = 32
-LABEL_MAX_CHARS = 128
-HEADER_MAX_CHARS = 256
-TIMEOUT_MAX_S = 86_400
+from quota_router.web.strict import answer
 
 _PATHS = {
     "/v1/chat/completions": (Operation.CHAT, Family.OPENAI),
@@ -59,87 +54,34 @@ def _relayed(operation: Operation, family: Family) -> Handler:
         if services.is_draining:  # asked last: a stop may come while the body does
             raise ShuttingDown
         parsed = dialect.read(operation, body)
-        facts, headers, key = parsed.facts, request.headers, request.headers.get("Idempotency-Key")
+        headers, key = request.headers, request.headers.get("Idempotency-Key")
+        asked = read_asked(headers, services.clock())
+        is_dry_run = asked.pop("dry_run", False)
+        asked["labels"] = tuple(dict.fromkeys((*asked.get("labels", ()), *parsed.facts.labels)))
         call = Call(
             id=request[CALL_ID],
             caller=request[CALLER],
             family=family,
             operation=operation,
-            facts=facts,
-            model=facts.model,
-            body_for=functools.partial(dialect.outgoing_body, parsed),
-            body_bytes=len(body),
+            facts=parsed.facts,
+            model=parsed.facts.model,
+            body=parsed,
             query=request.rel_url.raw_query_string,
             headers=headers,
-            labels=_labels(headers, facts.labels),
-            pinned_provider=_word(headers, "provider"),
-            workflow=_word(headers, "workflow"),
-            stage=_word(headers, "stage"),
-            idempotency_key=_bounded("Idempotency-Key", key) if key else None,
+            idempotency_key=read_word("Idempotency-Key", key) if key else None,
             fingerprint=hashlib.sha256(request.path.encode() + b"\0" + body).hexdigest() if key else None,
-            deadline=_deadline(headers, services.clock()),
-            max_cost_nusd=_max_cost(headers),
+            **asked,
         )
-        sink = HttpSink(request, call.id)
-        await services.router.serve(call, sink)
+        if is_dry_run:
+            return answer(await explain(services, call))
+        sink = HttpSink(request, call.id, is_stream=parsed.facts.stream)
+        try:
+            await services.router.serve(call, sink)
+        finally:
+            sink.close()
         return sink.response
 
     return handle
-
-
-# --- what a caller may say in headers ---------------------------------------------------------------------------------------
-
-
-def _bounded(name: str, value: str) -> str:
-    if len(value) > HEADER_MAX_CHARS or not value.isprintable():
-        raise InvalidRequest(f"`{name}` must be at most {HEADER_MAX_CHARS} printable characters.", param=name)
-    return value
-
-
-def _word(headers: Mapping[str, str], name: str) -> str | None:
-    value = headers.get(f"x-quota-router-{name}")
-    return _bounded(f"x-quota-router-{name}", value) if value else None
-
-
-def _labels(headers: Mapping[str, str], from_metadata: tuple[str, ...]) -> tuple[str, ...]:
-    """Join the labels of the header and of OpenAI `metadata`, each once."""
-    listed = headers.get("x-quota-router-labels")
-    if listed is None:
-        return from_metadata
-    found = [label.strip() for label in listed.split(",")]
-    labels = tuple(dict.fromkeys([*(label for label in found if label), *from_metadata]))
-    if len(labels) > LABELS_MAX or any(len(label) > LABEL_MAX_CHARS or not label.isprintable() for label in labels):
-        message = f"`x-quota-router-labels` takes at most {LABELS_MAX} labels of at most {LABEL_MAX_CHARS} printable characters."
-        raise InvalidRequest(message, param="x-quota-router-labels")
-    return labels
-
-
-def _deadline(headers: Mapping[str, str], now: datetime) -> datetime | None:
-    value = headers.get("x-quota-router-timeout")
-    if value is None:
-        return None
-    try:
-        timeout_s = float(value)
-    except ValueError:
-        timeout_s = -1
-    if not 0 < timeout_s <= TIMEOUT_MAX_S:
-        message = f"`x-quota-router-timeout` must be seconds, more than 0 and at most {TIMEOUT_MAX_S}."
-        raise InvalidRequest(message, param="x-quota-router-timeout")
-    return now + timedelta(seconds=timeout_s)
-
-
-def _max_cost(headers: Mapping[str, str]) -> int | None:
-    value = headers.get("x-quota-router-max-cost-usd")
-    if value is None:
-        return None
-    try:
-        max_cost_nusd = parse_usd_nusd(value)
-    except ValueError:
-        max_cost_nusd = -1
-    if max_cost_nusd < 0:
-        message = "`x-quota-router-max-cost-usd` must be a decimal number of US dollars, such as 0.25."
-        raise InvalidRequest(message, param="x-quota-router-max-cost-usd")
-    return max_cost_nusd
 
 
 # --- the model list ---------------------------------------------------------------------------------------------------------

@@ -7,26 +7,26 @@ Never: makes the call, or answers a decision without its hold unless `dry_run` a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
 from quota_router.core.calls import Call, CallFacts, Operation, Plane
-from quota_router.core.catalog import Catalog, Family
-from quota_router.core.decision import Chosen, NoneUsable
+from quota_router.core.catalog import Family
+from quota_router.core.decision import NoneUsable
 from quota_router.core.estimates import Bound
 from quota_router.core.holds import HoldState
 from quota_router.core.pricing import charged_usd_nusd
 from quota_router.core.usage import Usage
-from quota_router.core.verdict import say_none_usable, show_rung
+from quota_router.core.verdict import say_none_usable
 from quota_router.decisions import FailureWord
 from quota_router.errors import Conflict, InvalidRequest, ShuttingDown, UnknownCall
 from quota_router.store.booking import Booked
 from quota_router.store.reports import show_instant
+from quota_router.web.asked import HEADER_MAX_CHARS
 from quota_router.web.auth import is_admin
-from quota_router.web.data_plane import HEADER_MAX_CHARS
+from quota_router.web.decision_answers import explain, show_chosen, show_decision, show_hold
 from quota_router.web.decision_shapes import ExtendAsked, RouteAsked, SettleAsked
 from quota_router.web.routes import CALL_ID, CALLER, SERVICES, Route, Scope
 from quota_router.web.strict import answer, read_shape
@@ -60,10 +60,7 @@ async def _route(request: web.Request) -> web.Response:
         raise ShuttingDown
     call = _call(request, asked)
     if asked.dry_run:
-        decision = await services.decisions.explain(call)
-        if isinstance(decision, NoneUsable):
-            raise say_none_usable(decision, services.clock())
-        return answer(_show_chosen(decision, services.lane.catalog))
+        return answer(await explain(services, call))
     try:
         admitted = await services.decisions.route(call, ttl_s=asked.ttl_s)
     except Conflict as conflict:
@@ -71,8 +68,8 @@ async def _route(request: web.Request) -> web.Response:
     if isinstance(admitted, NoneUsable):
         raise say_none_usable(admitted, services.clock())
     hold = admitted.hold
-    held = _show_hold(hold.id, show_instant(hold.expires_at), hold.estimate.likely_nusd)
-    return answer(_show_chosen(admitted.decision, services.lane.catalog, call.id, held), HTTPStatus.CREATED)
+    held = show_hold(hold.id, show_instant(hold.expires_at), hold.estimate.likely_nusd)
+    return answer(show_chosen(admitted.decision, services.lane.catalog, call.id, held), HTTPStatus.CREATED)
 
 
 def _call(request: web.Request, asked: RouteAsked) -> Call:
@@ -90,6 +87,11 @@ def _call(request: web.Request, asked: RouteAsked) -> Call:
         facts=CallFacts(model=asked.model, input_tokens=asked.input_tokens, max_output_tokens=asked.max_output_tokens),
         model=asked.model,
         labels=tuple(dict.fromkeys(asked.labels)),
+        session=asked.session,
+        priority=asked.priority,
+        task_id=asked.task.id if asked.task else None,
+        retry_count=asked.retry_count,
+        requires=frozenset(asked.requires),
         pinned_provider=asked.provider,
         workflow=asked.workflow,
         stage=asked.stage,
@@ -109,49 +111,9 @@ async def _answer_again(request: web.Request, call: Call, conflict: Conflict) ->
     before = await services.reports.routed(conflict.call_id) if conflict.call_id else None
     if before is None or before.fingerprint != call.fingerprint:
         raise conflict
-    held = _show_hold(before.hold_id, show_instant(before.expires_at), before.estimate_nusd)
+    held = show_hold(before.hold_id, show_instant(before.expires_at), before.estimate_nusd)
     place = (before.model, before.provider, before.upstream_model)
-    return answer(_show(before.call_id, place, services.lane.catalog, held, before.rungs), HTTPStatus.CREATED)
-
-
-def _show_chosen(
-    decision: Chosen, catalog: Catalog, call_id: str | None = None, hold: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    attachment = decision.candidate.attachment
-    place = (attachment.model, attachment.provider, attachment.upstream_model)
-    return _show(call_id, place, catalog, hold, [show_rung(rung) for rung in decision.rungs])
-
-
-def _show(
-    call_id: str | None,
-    place: tuple[str, str, str],
-    catalog: Catalog,
-    hold: Mapping[str, Any] | None,
-    rungs: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """Show a decision. What the catalog says of a provider is null once the provider is gone."""
-    model, provider_name, upstream_model = place
-    provider = catalog.providers.get(provider_name)
-    return {
-        "call_id": call_id,
-        "outcome": "chosen",
-        "model": model,
-        "provider": provider_name,
-        "family": provider.family if provider else None,
-        "upstream_model": upstream_model,
-        "base_url": provider.base_url if provider else None,
-        "credential_ref": provider.credential_ref if provider else None,
-        "command": None,
-        "router": None,
-        "rule": None,
-        "confidence": None,
-        "hold": hold,
-        "rungs": rungs,
-    }
-
-
-def _show_hold(hold_id: str, expires_at: str, estimate_nusd: int | None) -> dict[str, Any]:
-    return {"id": hold_id, "expires_at": expires_at, "estimate_nusd": estimate_nusd}
+    return answer(show_decision(before.call_id, place, services.lane.catalog, held, before.rungs), HTTPStatus.CREATED)
 
 
 # --- holds and calls ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import to_json
 
-from quota_router.web.data_plane import HEADER_MAX_CHARS, LABEL_MAX_CHARS, LABELS_MAX
+from quota_router.web.asked import HEADER_MAX_CHARS, LABEL_MAX_CHARS, LABELS_MAX
 from quota_router.web.strict import Strict
 
 TOKENS_MAX = 10**9

@@ -7,7 +7,6 @@ from quota_router.dialects.anthropic.speech import render_answer, render_stream
 from quota_router.dialects.anthropic.usage import read_answer, reader
 from quota_router.dialects.anthropic.wire import (
     answer_headers,
-    outgoing_body,
     outgoing_headers,
     read,
     upstream_path,
@@ -20,7 +19,6 @@ __all__ = [
     "error_event",
     "model_page",
     "models_page",
-    "outgoing_body",
     "outgoing_headers",
     "prompt_of",
     "read",

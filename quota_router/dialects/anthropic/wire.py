@@ -89,12 +89,7 @@ def read(operation: Operation, body: bytes) -> Parsed:
         open_ended_by=reasons,
         leans_on=file_id(body),
     )
-    return Parsed(facts=facts, top=top, replacements={})
-
-
-def outgoing_body(parsed: Parsed, upstream_model: str) -> bytes:
-    """The body for upstream: only `model` differs."""
-    return parsed.top.replaced({"model": msgspec.json.encode(upstream_model), **parsed.replacements})
+    return Parsed(facts=facts, top=top)
 
 
 def upstream_path(operation: Operation) -> str:

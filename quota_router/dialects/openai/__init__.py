@@ -8,7 +8,6 @@ from quota_router.dialects.openai.stream import reader
 from quota_router.dialects.openai.usage import read_answer
 from quota_router.dialects.openai.wire import (
     answer_headers,
-    outgoing_body,
     outgoing_headers,
     read,
     upstream_path,
@@ -21,7 +20,6 @@ __all__ = [
     "error_event",
     "model_page",
     "models_page",
-    "outgoing_body",
     "outgoing_headers",
     "prompt_of",
     "read",

@@ -132,11 +132,6 @@ def read(operation: Operation, body: bytes) -> Parsed:
     return Parsed(facts=facts, top=top, replacements=replacements)
 
 
-def outgoing_body(parsed: Parsed, upstream_model: str) -> bytes:
-    """The body for upstream: only `model`, and the usage we ask a stream for, differ."""
-    return parsed.top.replaced({"model": msgspec.json.encode(upstream_model), **parsed.replacements})
-
-
 def upstream_path(operation: Operation) -> str:
     """The path below the provider's base URL."""
     return PATHS[operation]

@@ -85,7 +85,7 @@ async def _tell_status(request: web.Request) -> web.Response:
             "state": "draining" if services.is_draining else "ok",
             "version": __version__,
             "at": show_instant(survey.now),
-            "calls_running": services.router.running,
+            "calls_running": len(services.router.underway),
             "holds_open": len(state.holds),
             "journal": {"name": state.journal, "seq": state.head.seq, "hash": state.head.hash.hex()},
             "epoch": catalog.epoch,

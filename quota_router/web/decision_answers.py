@@ -1,0 +1,70 @@
+"""
+Decisions as the API shows them (design 8).
+
+Law: one shape for what was held, what was only explained, and what is told again from the rows.
+Never: decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quota_router.core.calls import Call
+from quota_router.core.catalog import Catalog
+from quota_router.core.decision import Chosen, NoneUsable
+from quota_router.core.verdict import say_none_usable, show_rung
+from quota_router.web.routes import Services
+
+
+async def explain(services: Services, call: Call) -> dict[str, Any]:
+    """
+    Decide as for a call, write nothing, and show it.
+
+    Raises:
+        NoUsableProvider: there is none, as for a call.
+    """
+    decision = await services.decisions.explain(call)
+    if isinstance(decision, NoneUsable):
+        raise say_none_usable(decision, services.clock())
+    return show_chosen(decision, services.lane.catalog)
+
+
+def show_chosen(
+    decision: Chosen, catalog: Catalog, call_id: str | None = None, hold: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Show what was chosen. `hold`: as `show_hold` gives it; `None`: nothing is held."""
+    attachment = decision.candidate.attachment
+    place = (attachment.model, attachment.provider, attachment.upstream_model)
+    return show_decision(call_id, place, catalog, hold, [show_rung(rung) for rung in decision.rungs])
+
+
+def show_decision(
+    call_id: str | None,
+    place: tuple[str, str, str],
+    catalog: Catalog,
+    hold: Mapping[str, Any] | None,
+    rungs: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Show a decision. What the catalog says of a provider is null once the provider is gone."""
+    model, provider_name, upstream_model = place
+    provider = catalog.providers.get(provider_name)
+    return {
+        "call_id": call_id,
+        "outcome": "chosen",
+        "model": model,
+        "provider": provider_name,
+        "family": provider.family if provider else None,
+        "upstream_model": upstream_model,
+        "base_url": provider.base_url if provider else None,
+        "credential_ref": provider.credential_ref if provider else None,
+        "command": None,
+        "router": None,
+        "rule": None,
+        "confidence": None,
+        "hold": hold,
+        "rungs": rungs,
+    }
+
+
+def show_hold(hold_id: str, expires_at: str, estimate_nusd: int | None) -> dict[str, Any]:
+    """Show a hold. `expires_at`: as the API writes instants."""
+    return {"id": hold_id, "expires_at": expires_at, "estimate_nusd": estimate_nusd}
