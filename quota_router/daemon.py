@@ -37,6 +37,7 @@ from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUna
 from quota_router.ladder import Ladders
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
+from quota_router.routing import Routing
 from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
 from quota_router.store.migrate import upgrade
@@ -193,36 +194,7 @@ async def open_daemon(
         if orphans:
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
         upstream = await stack.enter_async_context(Upstream())
-        ladders = Ladders(
-            prices=PriceBook(),
-            credential_of=credential_of,
-            draw=lambda: random.getrandbits(64),
-            stale_after_s=settings.stale_after_s,
-        )
-        bounds, loop_time = _bounds(settings), asyncio.get_running_loop().time
-        underway, waiting = Underway(loop_time), WaitingRoom(loop_time)
-        lane.when_freed = waiting.stir
-        router = Router(
-            lane=lane,
-            upstream=upstream,
-            ladders=ladders,
-            admissions=Admissions(
-                lane=lane,
-                underway=underway,
-                waiting=waiting,
-                retries=Retries(lone=settings.retries_lone, member=settings.retries_member),
-                clock=clock,
-                new_id=ids,
-                time=loop_time,
-                draw=random.random,
-                ttl_s=settings.max_call_s,
-            ),
-            relay=Relay(lane=lane, bounds=bounds, clock=clock, homes=ladders.homes),
-            underway=underway,
-            bounds=bounds,
-            clock=clock,
-            time=loop_time,
-        )
+        router = _build_router(lane, upstream, settings, credential_of, clock, ids)
 
         async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
             again = config.load(loaded.path, environ)
@@ -235,7 +207,7 @@ async def open_daemon(
 
         services = Services(
             router=router,
-            decisions=Decisions(lane=lane, ladders=ladders, clock=clock, new_id=ids),
+            decisions=Decisions(lane=lane, routing=router.routing, ladders=router.ladders, clock=clock, new_id=ids),
             lane=lane,
             reports=Reports(engines.read),
             clock=clock,
@@ -249,7 +221,7 @@ async def open_daemon(
         sites = await stack.enter_async_context(answering(app, sockets))
         upstream.own_addresses = frozenset({listening.getsockname()[:2] for listening in sockets})
         close(sockets)  # they are answered at through copies now, which a stop closes
-        beside = {"sweep": sweep(lane, router, settings.sweep_s), "hang_up": hang_up(underway)}
+        beside = {"sweep": sweep(lane, router, settings.sweep_s), "hang_up": hang_up(router.underway)}
         if engines.edits is not None:
             beside["follow_edits"] = follow_edits(lane, engines.edits)
         for name, loop in beside.items():
@@ -369,6 +341,48 @@ def split_listen(listen: str) -> tuple[str, int]:
     """Split `HOST:PORT`; the host of IPv6 stands in brackets."""
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def _build_router(
+    lane: Lane,
+    upstream: Upstream,
+    settings: config.ServerSettings,
+    credential_of: Callable[[str], Secret | None],
+    clock: Callable[[], datetime],
+    new_id: Callable[[], str],
+) -> Router:
+    """Put the rooms of the way of a call together."""
+    bounds, loop_time = _bounds(settings), asyncio.get_running_loop().time
+    underway, waiting = Underway(loop_time), WaitingRoom(loop_time)
+    lane.when_freed = waiting.stir
+    ladders = Ladders(
+        prices=PriceBook(),
+        credential_of=credential_of,
+        draw=lambda: random.getrandbits(64),
+        stale_after_s=settings.stale_after_s,
+    )
+    return Router(
+        lane=lane,
+        upstream=upstream,
+        routing=Routing(lane=lane, ladders=ladders, clock=clock),
+        ladders=ladders,
+        admissions=Admissions(
+            lane=lane,
+            underway=underway,
+            waiting=waiting,
+            retries=Retries(lone=settings.retries_lone, member=settings.retries_member),
+            clock=clock,
+            new_id=new_id,
+            time=loop_time,
+            draw=random.random,
+            ttl_s=settings.max_call_s,
+        ),
+        relay=Relay(lane=lane, bounds=bounds, clock=clock, homes=ladders.homes),
+        underway=underway,
+        bounds=bounds,
+        clock=clock,
+        time=loop_time,
+    )
 
 
 def _bounds(settings: config.ServerSettings) -> Bounds:

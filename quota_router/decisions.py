@@ -26,6 +26,7 @@ from quota_router.core.usage import Quality, Usage
 from quota_router.dialects import dialect_of
 from quota_router.errors import UnknownHold
 from quota_router.ladder import Ladders
+from quota_router.routing import Routing
 from quota_router.store.booking import Booked
 from quota_router.store.holding import Extend
 from quota_router.store.lane import Lane
@@ -46,6 +47,7 @@ class Decisions:
     """The decision plane's service. `new_id` draws UUIDv7 text, `clock` gives aware UTC."""
 
     lane: Lane
+    routing: Routing
     ladders: Ladders
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
@@ -57,7 +59,7 @@ class Decisions:
         Raises:
             UnknownModel, Conflict: as for a call.
         """
-        ladder = self.ladders.climb(call, self.lane.catalog, self.lane.learned, self.clock())
+        call, ladder = await self.routing.resolve(call)
         return await self.lane.run(
             Admit(
                 call=call,
@@ -71,7 +73,7 @@ class Decisions:
 
     async def explain(self, call: Call) -> Decision:
         """Decide as `route` would, and write nothing."""
-        ladder = self.ladders.climb(call, self.lane.catalog, self.lane.learned, self.clock())
+        call, ladder = await self.routing.resolve(call)
         return await self.lane.run(Explain(candidates=ladder.candidates, question=ladder.question))
 
     async def settle_usage(self, hold_id: str, caller: str | None, usage: Usage) -> Booked:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from quota_router.core.affinity import Home, Homes, Sessions
 from quota_router.core.calls import Call, Operation
-from quota_router.core.catalog import Attachment, Catalog, Model, Provider
+from quota_router.core.catalog import Attachment, Catalog, Family, Model, Provider
 from quota_router.core.decision import Candidate, Question
 from quota_router.core.estimates import Learned, estimate
 from quota_router.core.health import Action, Failure
@@ -25,6 +25,7 @@ from quota_router.core.remedies import say_what_bounds
 from quota_router.core.restraints import Caution
 from quota_router.core.secrets import Secret
 from quota_router.core.shares import to_ppm
+from quota_router.core.ways import AUTO, Way
 from quota_router.errors import UnknownModel
 from quota_router.store.prices import PriceBook
 
@@ -34,12 +35,16 @@ BYTES_PER_TOKEN_MOST = 12
 SESSION_HEADERS = ("x-claude-code-session-id", "session-id", "session_id", "x-session-affinity")
 """How tools name a session without being told to: Claude Code since 2.1.86, Codex, opencode (their issues, read 2026-11-25)."""
 SESSION_MAX_CHARS = 256
+_SENSES = frozenset({"vision", "audio", "files"})
+AUTO_MODELS_MAX = 32
+"""So many models are tried for `auto`: whoever finds them all unusable is told."""
+CAPABLE_MAX = 256
+"""Different needs that are remembered."""
 
 
 class Ladder(Struct, frozen=True, kw_only=True):
     """The rungs of one call, in the order to be tried."""
 
-    model: Model
     candidates: tuple[Candidate, ...]
     question: Question
     session: str | None = None
@@ -93,31 +98,98 @@ class Ladders:
     _known: dict[str, tuple[Served, ...]] = field(default_factory=dict, init=False)
     """by model; at most as many as the catalog has"""
     _known_for: tuple[Catalog, date] | None = field(default=None, init=False)
+    _capable: dict[tuple[Family | None, frozenset[str]], tuple[Model, ...]] = field(default_factory=dict, init=False)
+    """by dialect and what is needed: the models for `auto`"""
+    _capable_for: Catalog | None = field(default=None, init=False)
 
-    def climb(self, call: Call, catalog: Catalog, learned: Mapping[tuple[str, str], Learned], now: datetime) -> Ladder:
+    def climb(
+        self, call: Call, ways: tuple[Way, ...], catalog: Catalog, learned: Mapping[tuple[str, str], Learned], now: datetime
+    ) -> Ladder:
         """
-        Lay out the rungs for *call*: its model's attachments, then those of the model's fallbacks.
+        Lay out the rungs for *call*, way after way: a model's attachments, then those of the model's fallbacks.
 
         Raises:
-            UnknownModel: nothing of that name is served.
+            UnknownModel: nothing is served on any of *ways*; it tells of the last.
         """
-        model = find_model(call.model, catalog)
-        served = self._served(model, catalog, now)
+        served, along = self._along(call, ways, catalog, now)
         session, is_explicit = _session_of(call) if _has_choice(served) else (None, False)
         home = self.sessions.home_of(session) if session is not None else None
         question = Question(
             family=None if call.operation is Operation.ROUTE else call.family,
-            pinned_provider=call.pinned_provider or self.homes.find(call.facts.leans_on),
+            pinned_provider=self.pin_of(call),
             max_cost_nusd=call.max_cost_nusd,
-            requires=_requires(call, served),
+            requires=call.requires if all(rung.capabilities is None for rung in served) else _needs(call, catalog),
             least_input_tokens=_least_input(call),
             home=Home(provider=home, is_explicit=is_explicit) if home is not None else None,
             draw=self.draw(),
             stale_after_s=self.stale_after_s,
         )
         whose = caller_subjects(call.caller.name, call.labels)
-        candidates = tuple([self._candidate(call, whose, rung, learned) for rung in served])
-        return Ladder(model=model, candidates=candidates, question=question, session=session)
+        candidates = tuple([self._candidate(call, whose, rung, way, learned) for rung, way in zip(served, along, strict=True)])
+        return Ladder(candidates=candidates, question=question, session=session)
+
+    def pin_of(self, call: Call) -> str | None:
+        """The one provider that a call may go to: named by its caller, or where the state lies that it leans on."""
+        return call.pinned_provider or self.homes.find(call.facts.leans_on)
+
+    def has_credential(self, provider: Provider) -> bool:
+        """Whether calls to it can be signed; a keyless one needs nothing."""
+        return provider.is_keyless or self.credential_of(provider.credential_ref) is not None
+
+    def _along(self, call: Call, ways: tuple[Way, ...], catalog: Catalog, now: datetime) -> tuple[Sequence[Served], Sequence[Way]]:
+        """The rungs of all ways, each once, where it comes first; and beside each the way that leads to it."""
+        if (
+            len(ways) == 1 and ways[0].provider is None and not self._is_auto(ways[0], call, catalog)
+        ):  # the way of almost every call
+            served = self._served(find_model(ways[0].model or call.model, catalog), catalog, now)
+            return served, ways * len(served)
+        rungs: dict[tuple[str, str], tuple[Served, Way]] = {}
+        for way in ways:
+            for model in self._models_of(way, call, catalog, now):
+                for rung in self._served(model, catalog, now):
+                    if way.provider in {None, rung.provider.name}:
+                        rungs.setdefault((rung.model.name, rung.provider.name), (rung, way))
+        if not rungs:
+            last = ways[-1]
+            if self._is_auto(last, call, catalog):
+                needed = ", ".join(sorted(_needs(call, catalog))) or "anything"
+                raise UnknownModel(f"No model that is served here is known to be capable of {needed}: name one in the call.")
+            model = find_model(last.model or call.model, catalog)
+            raise UnknownModel(f"The model {model.name!r} is not served by {last.provider!r}, which a rule names for this call.")
+        return [rung for rung, _ in rungs.values()], [way for _, way in rungs.values()]
+
+    def _is_auto(self, way: Way, call: Call, catalog: Catalog) -> bool:
+        return (way.model or call.model) == AUTO and catalog.find_model(AUTO) is None
+
+    def _models_of(self, way: Way, call: Call, catalog: Catalog, now: datetime) -> Sequence[Model]:
+        """The models of one way: one, or none that is served; for `auto` those that can do what the call needs, cheapest first."""
+        if not self._is_auto(way, call, catalog):
+            model = catalog.find_model(way.model or call.model or catalog.default_model or "")
+            return () if model is None else (model,)
+        asked = (None if call.operation is Operation.ROUTE else call.family, _needs(call, catalog))
+        found = self._capable.get(asked)
+        if found is None or self._capable_for is not catalog:
+            if self._capable_for is not catalog or len(self._capable) >= CAPABLE_MAX:
+                self._capable.clear()
+            self._capable_for = catalog
+            found = self._capable[asked] = self._find_capable(*asked, catalog, now)
+        return found
+
+    def _find_capable(self, family: Family | None, needed: frozenset[str], catalog: Catalog, now: datetime) -> tuple[Model, ...]:
+        """Find the models that are known to be capable of what is needed, by what their first rung costs; unknown costs last."""
+        capable = [
+            model
+            for model in catalog.models.values()
+            if catalog.find_model(model.name) is model
+            and family in {None, model.family}
+            and (not needed or needed <= frozenset(model.capabilities or ()))
+        ]
+
+        def cost_of(model: Model) -> tuple[bool, int]:
+            price = self.price_of(model.attachments[0], catalog, now)
+            return price is None, sum(price.dearest_pusd(0)) if price is not None else 0
+
+        return tuple(sorted(capable, key=cost_of)[:AUTO_MODELS_MAX])
 
     def price_of(self, attachment: Attachment, catalog: Catalog, now: datetime) -> PriceTable | None:
         """Find what an attachment's tokens cost; `None`: nobody knows."""
@@ -147,7 +219,7 @@ class Ladders:
         return known
 
     def _candidate(
-        self, call: Call, whose: tuple[str, ...], served: Served, learned: Mapping[tuple[str, str], Learned]
+        self, call: Call, whose: tuple[str, ...], served: Served, way: Way, learned: Mapping[tuple[str, str], Learned]
     ) -> Candidate:
         model, provider = served.model, served.provider
         estimated = estimate(
@@ -164,11 +236,12 @@ class Ladders:
             provider=provider,
             price=served.price,
             subjects=served.subjects + whose,
-            strategy=model.strategy,
+            strategy=way.strategy or model.strategy,
+            way=way,
             capabilities=served.capabilities,
             context_tokens=model.context_tokens,
             caution=served.caution,
-            has_credential=provider.is_keyless or self.credential_of(provider.credential_ref) is not None,
+            has_credential=self.has_credential(provider),
             estimate=estimated,
             remedy=say_what_bounds(call.facts, call.operation, model) if estimated.upper is None else "",
         )
@@ -197,11 +270,14 @@ def _session_of(call: Call) -> tuple[str | None, bool]:
     return hashlib.blake2b(f"{call.caller.name}\0{call.model}\0".encode() + prefix, digest_size=16).hexdigest(), False
 
 
-def _requires(call: Call, served: Sequence[Served]) -> frozenset[str]:
-    """The capabilities that a call cannot do without; its body is asked only if some model says what it can."""
-    if all(rung.capabilities is None for rung in served):
-        return call.requires
-    return call.requires | call.body.needs()
+def _needs(call: Call, catalog: Catalog) -> frozenset[str]:
+    """
+    The capabilities that a call cannot do without: asked for by name, or read off its body.
+
+    Who cannot see an image cannot answer about it. That a model can use tools, or think, few operators write down: it is asked only
+    where some model of the catalog is said to.
+    """
+    return call.requires | (call.body.needs() & (_SENSES | catalog.capabilities))
 
 
 def _least_input(call: Call) -> int:

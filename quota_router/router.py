@@ -1,7 +1,8 @@
 """
 The way of a call, top to bottom. Start reading here.
 
-    resolve   model -> ladder: rungs with prices and estimates        ladder
+    resolve   rules, workflows -> model -> ladder: its rungs with
+              prices and estimates                                    routing, core/ways, ladder
     hold      decide and hold, in one write transaction; or wait      admission, waiting, store/ledger, core/decision
     attempt   send; a failure before the first content byte settles
               this rung and holds the next in one step                upstream, dialects
@@ -42,6 +43,7 @@ from quota_router.errors import (
 )
 from quota_router.ladder import Ladder, Ladders
 from quota_router.relay import Bounds, Relay, Sink
+from quota_router.routing import Routing
 from quota_router.store.holding import Renew
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Settle
@@ -58,6 +60,7 @@ class Router:
 
     lane: Lane
     upstream: Upstream
+    routing: Routing
     ladders: Ladders
     admissions: Admissions
     relay: Relay
@@ -74,7 +77,7 @@ class Router:
         Raises:
             QuotaRouterError: nothing was sent to the caller, and nothing will be; the error is the answer.
         """
-        ladder = self.ladders.climb(call, self.lane.catalog, self.lane.learned, self.clock())
+        call, ladder = await self.routing.resolve(call)
         running = self.underway.begin(call.id, sink, max_s=self.bounds.max_call_s, max_wait_s=call.max_wait_s)
         try:
             attempt = await self.admissions.hold(call, ladder, running)

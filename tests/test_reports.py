@@ -257,7 +257,6 @@ async def test_the_instant_at_which_a_clock_changes_is_found_exactly(book):
     ("group_by", "said"),
     [
         (("providr",), "did you mean 'provider'"),
-        (("rule",), "no routing rules"),
         (("day", "day"), "twice"),
         (("'; DROP TABLE entries; --",), "not known"),
     ],

@@ -38,7 +38,9 @@ ProviderOption = Annotated[
 GroupOption = Annotated[
     str,
     typer.Option(
-        "--group-by", metavar="KEYS", help="Some of provider,account,model,caller,label,workflow,stage,day; '' for the total alone."
+        "--group-by",
+        metavar="KEYS",
+        help="Some of provider,account,model,caller,label,workflow,stage,rule,day; '' for the total alone.",
     ),
 ]
 SinceOption = Annotated[

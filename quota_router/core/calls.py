@@ -75,7 +75,7 @@ class Body(Protocol):
         """How the prompt begins, as far as it stays the same for a whole conversation; empty: too short for any cache."""
 
     def needs(self) -> frozenset[str]:
-        """The capabilities that what it holds asks of a model: `vision`, `audio`, `files`."""
+        """The capabilities that it asks of a model: `vision`, `audio`, `files`, `tools`, `json_schema`, `reasoning`."""
 
 
 class NoBody:

@@ -21,6 +21,7 @@ from quota_router.core.health import Cooldown, Failure, FailureKind
 from quota_router.core.limits import Gauge
 from quota_router.core.pricing import PriceTable
 from quota_router.core.restraints import Caution
+from quota_router.core.ways import ASKED, Way
 
 
 class Reason(StrEnum):
@@ -94,6 +95,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """what the caller may send so that its estimate has an upper bound; empty: it has one"""
     strategy: Strategy = Strategy.PRIORITY
     """how its tier is ordered"""
+    way: Way = ASKED
+    """that leads to it"""
     capabilities: frozenset[str] | None = None
     """of its model; `None`: unknown"""
     context_tokens: int | None = None

@@ -286,6 +286,8 @@ class Catalog:
     """in which rules read the hour and the weekday: an IANA name"""
     routers: tuple[str, ...] = ()
     """`package.module:object` each, in their order"""
+    capabilities: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
+    """every word that some model is described with"""
     rule_book: RuleBook = field(default_factory=RuleBook, init=False, repr=False, compare=False)
     """the enabled rules, compiled"""
     _by_alias: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -297,6 +299,8 @@ class Catalog:
         for limit in self.limits:
             by_subject[limit.subject] = (*by_subject.get(limit.subject, ()), limit)
         book = RuleBook(rules=tuple(rule.compile() for rule in self.rules if rule.enabled))
+        words = frozenset(word for model in self.models.values() for word in model.capabilities or ())
+        object.__setattr__(self, "capabilities", words)
         object.__setattr__(self, "rule_book", book)
         object.__setattr__(self, "_by_alias", by_alias)
         object.__setattr__(self, "_limits_by_subject", by_subject)

@@ -100,6 +100,10 @@ class Hold(Struct, frozen=True, kw_only=True):
     estimate: Estimate
     held_at: datetime
     expires_at: datetime
+    rule: str | None = None
+    """the condition of the rule that led here; `None`: none did"""
+    router: str | None = None
+    """the name of the router that did"""
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def used_ppm(candidate: Candidate) -> int | None:
 
 
 def _tiers(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
-    for _, tier in groupby(candidates, key=lambda candidate: (candidate.attachment.model, candidate.attachment.priority)):
+    for _, tier in groupby(candidates, key=lambda rung: (rung.attachment.model, rung.attachment.priority, rung.way)):
         yield list(tier)
 
 

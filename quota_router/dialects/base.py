@@ -52,7 +52,7 @@ class Parsed(Struct, frozen=True, kw_only=True):
 
     def needs(self) -> frozenset[str]:
         """What its media ask of a model."""
-        return needs(self.top.body)
+        return needs(self.top)
 
 
 class Answer(Struct, frozen=True, kw_only=True):

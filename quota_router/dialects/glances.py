@@ -23,6 +23,12 @@ CACHED_BYTES = 4_096
 _OPENINGS = ("tools", "system", "instructions")
 _CONVERSATIONS = ("messages", "input")
 _OLD_SESSION = re.compile(r"_session_([0-9A-Za-z-]{8,64})\Z")
+_BLANKS = b" \t\r\n"
+_NOTHING = (b"", b"null", b"{}")
+_FORMATS = ("response_format", "text", "output_format", "output_config")
+_JSON_SCHEMA = re.compile(rb'"type"\s*+:\s*+"json_schema"')
+_THOUGHTS = ("reasoning_effort", "reasoning", "thinking")
+_NO_THOUGHT = re.compile(rb'"(?:disabled|none|minimal)"')
 _MEDIUM = re.compile(
     rb'"type"\s*+:\s*+"(?:(?P<vision>image|image_url|input_image)|(?P<audio>input_audio|audio_url|audio)'
     rb'|(?P<files>file|input_file|document|container_upload))"'
@@ -74,9 +80,20 @@ def prefix(top: TopLevel) -> bytes:
     return b"\n".join(parts) if sum(map(len, parts)) >= CACHED_BYTES else b""
 
 
-def needs(body: bytes) -> frozenset[str]:
-    """The capabilities that a body's media ask of a model: `vision`, `audio`, `files`."""
-    return frozenset(found.lastgroup for found in _MEDIUM.finditer(body) if found.lastgroup is not None)
+def needs(top: TopLevel) -> frozenset[str]:
+    """The capabilities that a body asks of a model: `vision`, `audio`, `files`; `tools`, `json_schema`, `reasoning`."""
+    found = {medium.lastgroup for medium in _MEDIUM.finditer(top.body) if medium.lastgroup is not None}
+    if (top.raw("tools") or b"[]").strip(_BLANKS + b"[]") not in _NOTHING:
+        found.add("tools")
+    if any(_JSON_SCHEMA.search(raw) for name in _FORMATS if (raw := top.raw(name)) is not None):
+        found.add("json_schema")
+    if any(_asks_thought(raw) for name in _THOUGHTS if (raw := top.raw(name)) is not None):
+        found.add("reasoning")
+    return frozenset(found)
+
+
+def _asks_thought(raw: bytes) -> bool:
+    return raw.strip(_BLANKS) not in _NOTHING and not _NO_THOUGHT.search(raw)
 
 
 def _read(raw: bytes | None, shape: type[T]) -> T | None:

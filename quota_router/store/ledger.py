@@ -163,7 +163,7 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         )
 
     def _hold(self, decision: Chosen, journal: str, now: datetime) -> Hold:
-        call, candidate = self.call, decision.candidate
+        call, candidate, way = self.call, decision.candidate, decision.candidate.way
         return Hold(
             id=self.hold_id,
             call_id=call.id,
@@ -177,6 +177,8 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
             labels=call.labels,
             workflow=call.workflow,
             stage=call.stage,
+            rule=way.rule.condition.text if way.rule is not None else None,
+            router=way.router,
             plane=call.plane,
             estimate=candidate.estimate,
             held_at=now,
@@ -301,6 +303,8 @@ def _hold_row(hold: Hold) -> NewHold:
         labels=labels_text(hold.labels),
         workflow=hold.workflow,
         stage=hold.stage,
+        rule=hold.rule,
+        router=hold.router,
         plane=hold.plane.value,
         state=HoldState.HELD.value,
         estimate=hold.estimate.to_json(),

@@ -222,6 +222,8 @@ def hold_of(row: Row[Any]) -> Hold:
         labels=labels_of(row),
         workflow=row.workflow,
         stage=row.stage,
+        rule=row.rule,
+        router=row.router,
         plane=Plane(row.plane),
         estimate=Estimate.from_json(row.estimate),
         held_at=row.held_at,

@@ -62,6 +62,8 @@ class NewHold(Struct, frozen=True, kw_only=True):
     labels: str
     workflow: str | None
     stage: str | None
+    rule: str | None
+    router: str | None
     plane: str
     state: str
     estimate: str

@@ -90,6 +90,8 @@ holds = _table(
     _text("labels", default="[]"),
     _text("workflow", null=True),
     _text("stage", null=True),
+    _text("rule", null=True),
+    _text("router", null=True),
     _text("plane"),
     _text("state"),
     _text("estimate"),

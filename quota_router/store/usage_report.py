@@ -20,7 +20,7 @@ from quota_router.errors import InvalidRequest, did_you_mean
 from quota_router.store.labels import unfold_labels
 from quota_router.store.tables import EPOCH, MICROSECOND, Whole, entries, holds
 
-GROUP_KEYS = ("provider", "account", "model", "caller", "label", "workflow", "stage", "day")
+GROUP_KEYS = ("provider", "account", "model", "caller", "label", "workflow", "stage", "rule", "day")
 GROUPS_MAX = 10_000
 """More groups than that are refused, not cut: half an answer would read as a whole one."""
 
@@ -64,8 +64,6 @@ async def read_usage(
 
 def _refuse_unknown(group_by: Sequence[str]) -> None:
     for key in group_by:
-        if key == "rule":
-            raise InvalidRequest("`group_by=rule` has nothing to group by: this version has no routing rules.", param="group_by")
         if key not in GROUP_KEYS:
             raise InvalidRequest(f"`group_by` names a key that is not known: {did_you_mean(key, GROUP_KEYS)}", param="group_by")
     if len(set(group_by)) < len(group_by):
@@ -133,6 +131,9 @@ def _unfolded(table: Table, keys: tuple[str, ...], within: _Within, days: "_Days
         names, label = unfold_labels(table, database)
         source = table.outerjoin(names, true())
         columns = {**columns, "label": label}
+    if "rule" in keys and table is entries:  # a line of money tells its hold, and the hold its rule
+        source = source.outerjoin(holds, holds.c.id == entries.c.hold_id)
+        columns = {**columns, "rule": holds.c.rule}
     if "day" in keys:
         columns = {**columns, "day": days.of(table)}
     numbers = [column for column in table.c if column.name not in keys]

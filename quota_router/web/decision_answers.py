@@ -32,9 +32,11 @@ def show_chosen(
     decision: Chosen, catalog: Catalog, call_id: str | None = None, hold: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Show what was chosen. `hold`: as `show_hold` gives it; `None`: nothing is held."""
-    attachment = decision.candidate.attachment
+    attachment, way = decision.candidate.attachment, decision.candidate.way
     place = (attachment.model, attachment.provider, attachment.upstream_model)
-    return show_decision(call_id, place, catalog, hold, [show_rung(rung) for rung in decision.rungs])
+    rule = {"condition": way.rule.condition.text, "reason": way.rule.reason} if way.rule is not None else None
+    told = show_decision(call_id, place, catalog, hold, [show_rung(rung) for rung in decision.rungs])
+    return {**told, "router": way.router, "rule": rule, "confidence": way.confidence}
 
 
 def show_decision(

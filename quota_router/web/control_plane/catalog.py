@@ -20,7 +20,7 @@ from quota_router.core.pricing import format_usd
 from quota_router.errors import NotFound, did_you_mean
 from quota_router.store.reports import show_instant
 from quota_router.store.state import State
-from quota_router.web.control_plane.health import Status, Survey
+from quota_router.store.survey import Status, Survey
 from quota_router.web.control_plane.pages import show_page
 from quota_router.web.routes import SERVICES, Route, Scope, Services
 from quota_router.web.strict import answer, read_query

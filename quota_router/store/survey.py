@@ -54,21 +54,19 @@ class Survey:
 
     def status_of(self, provider: Provider) -> Status:
         """Judge a provider by itself, whatever model is asked of it."""
-        subjects = (EVERYONE, f"provider:{provider.name}", f"account:{provider.account}")
-        return self._judge(provider, subjects, "")
+        return self._judge(provider, self.subjects_of(provider), "")
+
+    @staticmethod
+    def subjects_of(provider: Provider) -> tuple[str, ...]:
+        """Everything whose limits speak of a provider, whatever is asked of it."""
+        return (EVERYONE, f"provider:{provider.name}", f"account:{provider.account}")
 
     def status_of_rung(self, attachment: Attachment, model: Model) -> Status:
         """Judge a provider as a rung of a model."""
         provider = self.state.catalog.providers[attachment.provider]
         if not (attachment.enabled and model.enabled):
             return Status.DISABLED
-        subjects = (
-            EVERYONE,
-            f"provider:{provider.name}",
-            f"account:{provider.account}",
-            attachment.subject,
-            f"model:{model.name}",
-        )
+        subjects = (*self.subjects_of(provider), attachment.subject, f"model:{model.name}")
         return self._judge(provider, subjects, model.name)
 
     def _judge(self, provider: Provider, subjects: tuple[str, ...], model: str) -> Status:  # noqa: PLR0911 -- one return per word
