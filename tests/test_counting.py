@@ -257,6 +257,25 @@ async def test_a_hold_that_grows_after_its_window_is_judged_by_that_window(tmp_p
         await lane.run(Extend(hold_id=hold.id, ttl_s=10, estimate=enough))
 
 
+@pytest.mark.parametrize("anchor", ["first_use", None])
+async def test_a_late_word_in_the_batch_of_a_sweep_leaves_what_its_window_counts(tmp_path, clock, database, anchor):
+    """
+    The sweep dropped the balance of a window that was over, and the late word wrote a new one: what else was held in it was
+    forgotten, and its own settlement was refused by the database for ever.
+    """
+    of = catalog(limit(unit=Unit.INPUT_TOKENS, limit=1_000, window="5h", anchor=anchor))
+    async with open_ledger(tmp_path, clock, of) as lane:
+        late, longer = [(await lane.run(admit(of, call(plane=Plane.DECISION), ttl_s=ttl_s))).hold for ttl_s in (60, 10**6)]
+        clock.forward(minutes=2)
+        assert await lane.run(Sweep()) == 1
+        clock.forward(hours=6)
+        await asyncio.gather(lane.run(Sweep()), lane.run(Settle(hold_id=late.id, settlement=post(70, 0))))
+        assert [(row.posted, row.held) for row in await rows_of(lane)] == [(70, 100)]
+        check_laws(read_disk(tmp_path), us(clock()))
+        await lane.run(Settle(hold_id=longer.id, settlement=post(30, 0)))
+        assert [(row.posted, row.held) for row in await rows_of(lane)] == [(100, 0)]
+
+
 # --- first use ----------------------------------------------------------------------------------------------------------
 
 FIVE = (limit("calls", window="5h", anchor="first_use"), limit("usd", unit=Unit.USD, window="5h", anchor="first_use", limit=10**9))

@@ -259,8 +259,14 @@ class State:
         self.writes[JournalHead] = [values_of(row)]
 
     def forget_old(self, now: datetime) -> None:
-        """Drop balances that no window counts any more: memory stays bounded, the rows stay."""
-        kept_from = counted_from(charge for held in self.holds.values() for charge in held.charges)
+        """
+        Drop balances that no window counts any more: memory stays bounded, the rows stay.
+
+        What holds of the batch stand in stays, resolved ones too: a late word may still move it, and moves what is known of it.
+        """
+        charges = [charge for held in self.holds.values() for charge in held.charges]
+        charges += [charge for resolved in self.resolved.values() for charge in resolved.charges]
+        kept_from = counted_from(charges)
         for limit in self.catalog.limits:
             first = coverage(limit, now, self.opened.get(limit.name)).first_bucket
             first = min(first, kept_from.get(limit.name, first))
