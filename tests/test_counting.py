@@ -4,6 +4,7 @@ What counts where: every subject in every unit, several windows at once, and fir
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, product
 
@@ -16,7 +17,7 @@ from quota_router.core.calls import CallFacts, Plane
 from quota_router.core.catalog import Attachment, Caller, Catalog, Family, Model
 from quota_router.core.decision import Candidate, Chosen, NoneUsable, Question
 from quota_router.core.estimates import Estimate
-from quota_router.core.limits import Amounts, Enforcement, Unit, subjects_of
+from quota_router.core.limits import Amounts, Enforcement, Kind, Unit, subjects_of
 from quota_router.errors import NoUsableProvider
 from quota_router.store.holding import Extend, Sweep
 from quota_router.store.ledger import Admission, Admit, Explain, Settle
@@ -235,10 +236,11 @@ async def test_a_call_across_midnight_counts_where_it_was_held_however_it_ends(t
 
 
 @pytest.mark.parametrize("window", ["hour", "1m"])
-@pytest.mark.parametrize("is_swept", [False, True], ids=["kept", "swept"])
-async def test_a_hold_that_grows_after_its_window_is_judged_by_that_window(tmp_path, clock, database, window, is_swept):
+@pytest.mark.parametrize("since", ["nothing", "a sweep", "an edit"])
+async def test_a_hold_that_grows_after_its_window_is_judged_by_that_window(tmp_path, clock, database, window, since):
     """
-    Of a rolling window only the hold's own piece was read, or kept in memory: seven hundred of a thousand were forgotten.
+    Of a rolling window only the hold's own piece was read, or kept in memory; of any that was over, an edit of its limit kept only
+    what was held: seven hundred of a thousand were forgotten.
     """
     of = catalog(limit(unit=Unit.INPUT_TOKENS, limit=1_000, window=window))
     wanted = [Amounts(cost_nusd=0, requests=1, input_tokens=tokens, output_tokens=0) for tokens in (301, 300)]
@@ -250,8 +252,10 @@ async def test_a_hold_that_grows_after_its_window_is_judged_by_that_window(tmp_p
         clock.forward(seconds=20)
         hold = (await lane.run(admit(of, ttl_s=10**6))).hold
         clock.forward(hours=2)
-        if is_swept:
+        if since == "a sweep":
             await lane.run(Sweep())
+        elif since == "an edit":
+            await lane.edit_catalog(catalog(replace(of.limits[0], kind=Kind.QUOTA)))
         with pytest.raises(NoUsableProvider, match="201 more"):
             await lane.run(Extend(hold_id=hold.id, ttl_s=10, estimate=too_much))
         await lane.run(Extend(hold_id=hold.id, ttl_s=10, estimate=enough))

@@ -2,10 +2,10 @@
 Balances worked out anew: entries and open holds, projected onto the windows of a limit.
 
 Law: a balance is never anything but this projection; it is worked out from lines of money and open holds alone.
-Never: reads a balance to make one, or projects windows that are over: nobody counts them.
+Never: reads a balance to make one, or projects windows that are over and in which no hold is open: nobody counts them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from quota_router.core.limits import EVERYONE, Limit, Unit
 from quota_router.core.windows import Coverage, coverage
 from quota_router.store.catalog import load_catalog
 from quota_router.store.labels import unfold_labels
-from quota_router.store.present import hold_of, last_windows, read_windows, windows_at
+from quota_router.store.present import History, hold_of, read_windows, windows_at
 from quota_router.store.state import Balance
 from quota_router.store.tables import EPOCH, MICROSECOND, Whole, balances, entries, holds
 
@@ -30,14 +30,15 @@ def project(conn: Connection, limits: Iterable[Limit], now: datetime) -> None:
     A limit made in mid-window starts with what was already spent in it.
     """
     history, catalog = read_windows(conn), load_catalog(conn)
-    opened = last_windows(history)
     open_holds = [hold_of(row) for row in conn.execute(select(holds).where(holds.c.state == HoldState.HELD))]
     charges = [charge for hold in open_holds for charge in charges_of(hold, catalog, windows_at(history, hold.held_at))]
     for limit in limits:
-        found = _posted(conn, limit, coverage(limit, now, opened.get(limit.name)))
-        for charge in charges:
-            if charge.limit.name == limit.name:
-                found.setdefault(charge.bucket, Balance()).held += charge.held
+        own = [charge for charge in charges if charge.limit.name == limit.name]
+        found: dict[datetime, Balance] = {}
+        for covered in _counted_windows(limit, {now, *(charge.bucket for charge in own)}, history):
+            found |= _posted(conn, limit, covered)
+        for charge in own:
+            found.setdefault(charge.bucket, Balance()).held += charge.held
         conn.execute(delete(balances).where(balances.c.limit_name == limit.name))
         rows = [
             {"limit_name": limit.name, "bucket": bucket, "posted": balance.posted, "held": balance.held}
@@ -45,6 +46,15 @@ def project(conn: Connection, limits: Iterable[Limit], now: datetime) -> None:
         ]
         if rows:
             conn.execute(insert(balances), rows)
+
+
+def _counted_windows(limit: Limit, instants: Iterable[datetime], history: History) -> Collection[Coverage]:
+    """The windows that hold these instants: that of now, and those of open holds, which judge a hold that grows."""
+    own = {limit.name: history.get(limit.name, ())}
+    found = {coverage(limit, at, windows_at(own, at).get(limit.name)) for at in instants}
+    oldest = min(found, key=lambda covered: covered.first_bucket)
+    # The pieces of rolling windows overlap: they are read once, from the oldest on.
+    return found if oldest.bucket_width is None else [oldest]
 
 
 def _posted(conn: Connection, limit: Limit, covered: Coverage) -> dict[datetime, Balance]:
