@@ -333,13 +333,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.book.holds)
     @rule(place=places, hold=places, ttl_s=st.sampled_from([1, 600, 9_000]), wants=st.none() | asks)
     def extend(self, place: int, hold: int, ttl_s: int, wants: Asks | None) -> None:
-        self.say(place, self.longer(self.hold_at(hold), ttl_s, wants))
-
-    def longer(self, hold_id: str, ttl_s: int, wants: Asks | None) -> More:
-        """More time, and another estimate where every window still counts: what is over has a test of its own."""
-        held, now = self.book.holds[hold_id], us(self.clock()) + 1
-        is_over = any(not self.book.counts(limit, held, now) for limit in self.book.limits_of(held))
-        return More(hold_id=hold_id, ttl_s=ttl_s, asks=None if is_over else wants)
+        self.say(place, More(hold_id=self.hold_at(hold), ttl_s=ttl_s, asks=wants))
 
     @precondition(lambda self: self.book.holds)
     @rule(place=places, hold=places, ttl_s=st.sampled_from([1, 900]), output_tokens=st.none() | st.integers(0, 300))
@@ -387,7 +381,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 case "sweep":
                     said.append(Expire())
                 case "more":
-                    said.append(self.longer(hold_id, 600, wants))
+                    said.append(More(hold_id=hold_id, ttl_s=600, asks=wants))
                 case "grow":
                     said.append(self.growth(hold_id, 600, wants.output_tokens * 2))
         self.say(place, *said)
