@@ -206,33 +206,35 @@ BERLIN_NIGHTS = {
 }
 
 
-@pytest.mark.parametrize("end", ["post", "void", "expire", "late", "late void", "renewed"])
 @pytest.mark.parametrize("night", BERLIN_NIGHTS)
-async def test_a_call_across_midnight_counts_where_it_was_held_however_it_ends(tmp_path, database, night, end):
+async def test_a_call_across_midnight_counts_where_it_was_held_however_it_ends(tmp_path, database, night):
     """
     Also after a restart on the other side: the day of the hold is what counts, in each zone and unit.
     """
     clock = Clock(BERLIN_NIGHTS[night])
-    of = catalog(
-        limit("day", window="day", timezone="Europe/Berlin", unit=Unit.USD, limit=10**9),
-        limit("hour", window="hour", timezone="Europe/Berlin", unit=Unit.TOKENS, limit=10**6),
-    )
+    booked = dict.fromkeys(["post", "late", "renewed"], (60_000, 55)) | dict.fromkeys(["void", "late void"], (0, 0))
+    booked["expire"] = (120_000, 110)
+    days = [limit(f"{end} usd", subject=f"label:{end}", window="day", unit=Unit.USD, limit=10**9) for end in booked]
+    hours = [limit(f"{end} tokens", subject=f"label:{end}", window="hour", unit=Unit.TOKENS, limit=10**6) for end in booked]
+    of = catalog(*(replace(cap, timezone="Europe/Berlin") for cap in [*days, *hours]))
+    holds, expiring = {}, {"expire", "late", "late void"}
     async with open_ledger(tmp_path, clock, of) as lane:
-        hold = (await lane.run(admit(of, call(plane=Plane.DECISION), ttl_s=60))).hold
+        for end in booked:
+            asked = admit(of, call(plane=Plane.DECISION, labels=(end,)), ttl_s=60 if end in expiring else 600)
+            holds[end] = (await lane.run(asked)).hold.id
         clock.forward(seconds=2)
     async with open_ledger(tmp_path, clock, of) as lane:
-        if end in {"expire", "late", "late void"}:
-            clock.forward(seconds=60)
-            assert await lane.run(Sweep()) == 1
-        if end == "renewed":
-            await lane.run(Extend(hold_id=hold.id, ttl_s=600))
-        if end != "expire":
-            await lane.run(Settle(hold_id=hold.id, settlement=void() if "void" in end else post()))
+        clock.forward(seconds=60)
+        assert await lane.run(Sweep()) == len(expiring)
+        await lane.run(Extend(hold_id=holds["renewed"], ttl_s=600))
+        for end in booked.keys() - {"expire"}:
+            await lane.run(Settle(hold_id=holds[end], settlement=void() if "void" in end else post()))
         state = await lane.snapshot()
-        assert [(state.gauge(cap, clock()).posted, state.gauge(cap, clock()).held) for cap in of.limits] == [(0, 0), (0, 0)]
-        cost_nusd, tokens = {"expire": (120_000, 110), "void": (0, 0), "late void": (0, 0)}.get(end, (60_000, 55))
+        assert not any(gauge.posted or gauge.held for gauge in (state.gauge(cap, clock()) for cap in of.limits))
         kept = {row.limit_name: (row.bucket <= BERLIN_NIGHTS[night], row.posted, row.held) for row in await rows_of(lane)}
-        assert kept == {"day": (True, cost_nusd, 0), "hour": (True, tokens, 0)}
+        assert kept == {f"{end} usd": (True, cost_nusd, 0) for end, (cost_nusd, _) in booked.items()} | {
+            f"{end} tokens": (True, tokens, 0) for end, (_, tokens) in booked.items()
+        }
 
 
 @pytest.mark.parametrize("window", ["hour", "1m"])
