@@ -1,7 +1,17 @@
-"""What tests of every room may ask for."""
+"""
+What tests of every room may ask for.
+
+Law: the gate tries the same examples in every run, however slow the machine is: what fails once fails again. The profile `night`
+tries others each time, and remembers those that failed: `pytest --hypothesis-profile=night`.
+"""
 
 import database_kit
 import pytest
+from hypothesis import settings
+
+settings.register_profile("night", deadline=None)
+settings.register_profile("gate", deadline=None, derandomize=True, database=None)
+settings.load_profile("gate")
 
 
 def pytest_collection_modifyitems(config, items):
