@@ -207,7 +207,9 @@ async def open_daemon(
 
         services = Services(
             router=router,
-            decisions=Decisions(lane=lane, routing=router.routing, ladders=router.ladders, clock=clock, new_id=ids),
+            decisions=Decisions(
+                lane=lane, routing=router.routing, ladders=router.ladders, clock=clock, new_id=ids, draw=random.random
+            ),
             lane=lane,
             reports=Reports(engines.read),
             clock=clock,

@@ -6,7 +6,7 @@ Never: opens a connection; a decision-plane hold is voided by its caller alone, 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from quota_router.store.booking import Booked
 from quota_router.store.holding import Extend
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admission, Admit, Explain, Peek, Settle
+from quota_router.store.observing import heard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,8 @@ class Decisions:
     ladders: Ladders
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
+    draw: Callable[[], float]
+    """a random number of 0..1"""
 
     async def route(self, call: Call, *, ttl_s: float) -> Admission | NoneUsable:
         """
@@ -60,16 +63,18 @@ class Decisions:
             UnknownModel, Conflict: as for a call.
         """
         call, ladder = await self.routing.resolve(call)
-        return await self.lane.run(
-            Admit(
-                call=call,
-                candidates=ladder.candidates,
-                question=ladder.question,
-                hold_id=self.new_id(),
-                attempt=1,
-                ttl_s=ttl_s,
-            )
+        job = Admit(
+            call=call,
+            candidates=ladder.candidates,
+            question=ladder.question,
+            hold_id=self.new_id(),
+            attempt=1,
+            ttl_s=ttl_s,
         )
+        admitted = await self.lane.run(job)
+        if ladder.session is not None and isinstance(admitted, Admission):
+            self.ladders.sessions.keep(ladder.session, admitted.hold.provider, self.clock())
+        return admitted
 
     async def explain(self, call: Call) -> Decision:
         """Decide as `route` would, and write nothing."""
@@ -106,7 +111,9 @@ class Decisions:
         if provider is not None:
             dialect, body = dialect_of(provider.family), word.body.encode()
             failure = dialect.classify(word.status, word.headers, body, self.clock(), vendor=provider.vendor)
-        settlement = Settlement(event=Event.VOID, outcome=Outcome.FAILED, failure=failure, fingerprint=_fingerprint(said))
+        settlement = Settlement(
+            event=Event.VOID, outcome=Outcome.FAILED, failure=failure, fingerprint=_fingerprint(said), jitter=self.draw()
+        )
         return await self.lane.run(Settle(hold_id=hold.id, settlement=settlement), settles=True)
 
     async def void(self, hold_id: str, caller: str | None) -> Booked:
@@ -120,6 +127,15 @@ class Decisions:
         hold = await self._hold_of(hold_id, caller)
         estimate = self._estimate(hold, tokens) if tokens is not None else None
         return await self.lane.run(Extend(hold_id=hold.id, ttl_s=ttl_s, estimate=estimate))
+
+    async def hear(self, hold_id: str, caller: str | None, headers: Mapping[str, str]) -> None:
+        """Take in what the head of the upstream's answer told of its account; say it before the hold is settled."""
+        hold = await self._hold_of(hold_id, caller)
+        provider = self.lane.catalog.providers.get(hold.provider)
+        lower = {name.lower(): value for name, value in headers.items()}
+        observed = heard(hold, provider, lower, self.clock()) if provider is not None else None
+        if observed is not None:
+            self.lane.note(observed)
 
     async def _hold_of(self, hold_id: str, caller: str | None) -> Hold:
         """

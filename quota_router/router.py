@@ -31,7 +31,6 @@ from quota_router.core.holds import Outcome
 from quota_router.core.retries import pause_s
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.dialects import dialect_of
-from quota_router.dialects.vendors import read_headers
 from quota_router.errors import (
     AddressRefused,
     CallerGone,
@@ -47,7 +46,7 @@ from quota_router.routing import Routing
 from quota_router.store.holding import Renew
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Settle
-from quota_router.store.observing import HEADERS, Observe
+from quota_router.store.observing import heard
 from quota_router.underway import Running, Underway
 from quota_router.upstream import Upstream, UpstreamAnswer, UpstreamRequest
 
@@ -167,14 +166,12 @@ class Router:
 
     def _observe(self, attempt: Attempt, session: str | None, headers: Mapping[str, str]) -> None:
         """Take in what the head of an answer tells of its account, at the moment it is told."""
-        hold, provider = attempt.hold, attempt.candidate.provider
-        now = self.clock()
+        hold, now = attempt.hold, self.clock()
         if session is not None:
             self.ladders.sessions.keep(session, hold.provider, now)
-        if HEADERS in provider.quota_sources:
-            said = read_headers(provider.vendor, headers, now, upstream_model=hold.upstream_model)
-            if said:
-                self.lane.note(Observe(provider=hold.provider, account=hold.account, source=HEADERS, said=said, hold_id=hold.id))
+        observed = heard(hold, attempt.candidate.provider, headers, now)
+        if observed is not None:
+            self.lane.note(observed)
 
     def _time_left_s(self, call: Call, ends_at: float) -> float:
         """Return how long an attempt may take: what is left of `max_call_s`, or of the caller's own time."""

@@ -189,6 +189,22 @@ async def test_a_provider_without_its_key_is_passed_over(tmp_path, clock):
     assert (body["provider"], body["rungs"][0]["reason"]) == ("two", "no_credential")
 
 
+HEADERS = {"X-RateLimit-Limit-Requests": "10", "X-RateLimit-Remaining-Requests": "1", "x-ratelimit-reset-requests": "60s"}
+
+
+async def test_what_the_answers_head_told_is_known_to_the_next_decision(plane):
+    """
+    One request was left when the answer came, and it is left when it is booked; the next hold takes it.
+    """
+    first = await plane.ask("POST", "/api/v1/route", SMALL)
+    settle = f"/api/v1/holds/{first.body['hold']['id']}/settle"
+    assert (await plane.ask("POST", settle, {**SPENT, "headers": HEADERS})).status == 200
+    assert [(await plane.ask("POST", "/api/v1/route", SMALL)).body["provider"] for _ in range(2)] == ["one", "two"]
+    assert (await plane.ask("POST", settle, {**SPENT, "headers": HEADERS})).body["replayed"]
+    full = (await plane.ask("POST", "/api/v1/route", {**SMALL, "dry_run": True})).body["rungs"][0]
+    assert (full["provider"], full["reason"]) == ("one", "quota_exhausted"), "a word said again is no news"
+
+
 async def test_an_unknown_model_is_not_found(plane):
     told = await plane.ask("POST", "/api/v1/route", {"model": "nope"})
     assert (told.status, told.body["code"]) == (404, "model_not_found")

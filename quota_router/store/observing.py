@@ -5,10 +5,14 @@ Law: a reading is kept with what its account had posted at that moment, and with
 brought it: whoever is told "1 left" in an answer has that one left, also once the answer is booked.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
+from quota_router.core.catalog import Provider
+from quota_router.core.holds import Hold
 from quota_router.core.limits import NOTHING
 from quota_router.core.readings import ReadingUnit, Said
+from quota_router.dialects.vendors import read_headers
 from quota_router.store.state import State
 from quota_router.store.tenure import Job
 
@@ -28,12 +32,23 @@ class Observe(Job[None], kw_only=True):
     """of the attempt whose answer told it"""
 
     @property
+    def hold_ids(self) -> tuple[str, ...]:
+        """That of the attempt."""
+        return (self.hold_id,) if self.hold_id is not None else ()
+
+    @property
     def accounts(self) -> tuple[str, ...]:
         """Whose windows it speaks of."""
         return (self.account,)
 
     def run(self, state: State, now: datetime) -> None:
-        """Keep it with what the account has posted by now: what is posted from here on comes on top."""
+        """
+        Keep it with what the account has posted by now: what is posted from here on comes on top.
+
+        What is told of an attempt that has ended is old, and may have been told before.
+        """
+        if self.hold_id is not None and self.hold_id not in state.holds:
+            return
         total = state.totals.get(self.account)
         posted = total.posted if total is not None else NOTHING
         mine = state.holds.get(self.hold_id) if self.hold_id is not None else None
@@ -43,3 +58,22 @@ class Observe(Job[None], kw_only=True):
             then = posted if said.unit is ReadingUnit.SHARE else counted
             reading = said.by(provider=self.provider, account=self.account, source=self.source, posted_then=then)
             state.readings.observe(reading, posted, now)
+
+
+def heard(hold: Hold, provider: Provider, headers: Mapping[str, str], now: datetime) -> Observe | None:
+    """
+    What the head of an answer tells of the account that it came from.
+
+    Args:
+        hold: of the attempt that was answered.
+        provider: its provider; one without `headers` among its sources is not listened to.
+        headers: by their names in small letters.
+        now: when it was told, aware UTC.
+
+    Returns:
+        `None`: nothing.
+    """
+    if HEADERS not in provider.quota_sources:
+        return None
+    said = read_headers(provider.vendor, headers, now, upstream_model=hold.upstream_model)
+    return Observe(provider=hold.provider, account=hold.account, source=HEADERS, said=said, hold_id=hold.id) if said else None

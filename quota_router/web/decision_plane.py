@@ -122,6 +122,9 @@ async def _answer_again(request: web.Request, call: Call, conflict: Conflict) ->
 async def _settle(request: web.Request) -> web.Response:
     decisions, asked = request.app[SERVICES].decisions, await read_shape(request, SettleAsked)
     hold_id, whose = request.match_info["id"], _whose(request)
+    said_by_head = asked.headers or (asked.failure.headers if asked.failure is not None else {})
+    if said_by_head:
+        await decisions.hear(hold_id, whose, said_by_head)
     if asked.usage is not None:
         said = asked.usage.model_dump()
         usage = Usage(**{name.removesuffix("_tokens"): count for name, count in said.items()})
