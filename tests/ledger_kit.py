@@ -155,5 +155,5 @@ async def open_ledger(folder: Path, clock: Clock, of: Catalog | None = None, set
         async with Lane(engines.lane, engines.tenure, settle_wait_s=settle_wait_s) as lane:
             if of is not None:
                 await lane.edit_catalog(of)
-            lane.reader = engines.read
+            lane.reader, lane.writer = engines.read, engines.write
             yield lane

@@ -70,7 +70,8 @@ def resolve(state: State, now: datetime, hold_id: str, settlement: Settlement) -
         state.write(CorrectedHold(of_hold=hold_id, fingerprint=settlement.fingerprint))
     was_held = hold_state is HoldState.HELD
     for charge in charges:
-        _move(state, charge, settlement, was_held=was_held)
+        if was_held or state.keeps(charge.limit, charge.bucket, now):
+            _move(state, charge, settlement, was_held=was_held)
     held = hold.estimate.likely if was_held else NOTHING
     state.move_total(hold.account, posted=_at_list_price(settlement, was_held=was_held), held=NOTHING.plus(held, -1))
     if kind is not None:

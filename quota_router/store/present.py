@@ -173,14 +173,15 @@ def read_booked(conn: Connection, state: State) -> None:
 
 
 def read_missing_balances(conn: Connection, state: State) -> None:
-    """Read balances that memory has let go of, before a late word moves them."""
+    """Read balances that memory has let go of, before a late word moves them. One whose row is not there stays away."""
     for charge in _charges_of_resolved(state):
         known = state.balances.setdefault(charge.limit.name, {})
         if charge.bucket in known:
             continue
         asked = select(balances).where(balances.c.limit_name == charge.limit.name, balances.c.bucket == charge.bucket)
         row = conn.execute(asked).one_or_none()
-        known[charge.bucket] = Balance(posted=row.posted, held=row.held) if row is not None else Balance()
+        if row is not None:
+            known[charge.bucket] = Balance(posted=row.posted, held=row.held)
 
 
 def read_named_calls(conn: Connection, state: State, keys: Sequence[tuple[str, str]]) -> None:

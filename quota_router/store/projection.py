@@ -1,44 +1,62 @@
 """
 Balances worked out anew: entries and open holds, projected onto the windows of a limit.
 
-Law: a balance is never anything but this projection; it is worked out from lines of money and open holds alone.
-Never: reads a balance to make one, or projects windows that are over and in which no hold is open: nobody counts them.
+Law: a balance is never anything but this projection; it is worked out from lines of money and open holds alone. A row is whole or
+not there: what counts in its bucket, and all of it.
+Never: reads a balance to make one.
 """
 
-from collections.abc import Collection, Iterable
-from datetime import datetime
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, insert, literal, select, type_coerce
 
 from quota_router.core.holds import EntryKind, HoldState, charges_of
-from quota_router.core.limits import EVERYONE, Limit, Unit
+from quota_router.core.limits import EVERYONE, Limit, Unit, Window
 from quota_router.core.windows import Coverage, coverage
 from quota_router.store.catalog import load_catalog
 from quota_router.store.labels import unfold_labels
-from quota_router.store.present import History, hold_of, read_windows, windows_at
+from quota_router.store.present import hold_of, read_windows, windows_at
 from quota_router.store.state import Balance
 from quota_router.store.tables import EPOCH, MICROSECOND, Whole, balances, entries, holds
 
 _ZERO = literal(0)
 
 
-def project(conn: Connection, limits: Iterable[Limit], now: datetime) -> None:
+def project(conn: Connection, limits: Iterable[Limit], now: datetime, *, keeps_past: bool = False) -> None:
     """
     Write the balances of *limits* anew.
 
     A limit made in mid-window starts with what was already spent in it.
+
+    Args:
+        conn: in its write transaction.
+        limits: as they stand in the catalog.
+        now: which windows count.
+        keeps_past: rows of windows that are over are worked out anew as well. Else they go, but for those in which a hold is
+            still open: a limit that was edited may have other windows than before.
     """
     history, catalog = read_windows(conn), load_catalog(conn)
     open_holds = [hold_of(row) for row in conn.execute(select(holds).where(holds.c.state == HoldState.HELD))]
     charges = [charge for hold in open_holds for charge in charges_of(hold, catalog, windows_at(history, hold.held_at))]
     for limit in limits:
-        own = [charge for charge in charges if charge.limit.name == limit.name]
-        found: dict[datetime, Balance] = {}
-        for covered in _counted_windows(limit, {now, *(charge.bucket for charge in own)}, history):
-            found |= _posted(conn, limit, covered)
-        for charge in own:
-            found.setdefault(charge.bucket, Balance()).held += charge.held
+        windows = history.get(limit.name, ())
+        held: dict[datetime, int] = {}
+        for charge in charges:
+            if charge.limit.name == limit.name:
+                held[charge.bucket] = held.get(charge.bucket, 0) + charge.held
+        kept = _read_buckets(conn, limit) if keeps_past else ()
+        covered = coverage(limit, now, windows[-1] if windows else None)
+        if covered.bucket_width is not None and held:  # an open hold is judged by its own window: from its oldest piece on
+            oldest = coverage(limit, min(held), None).first_bucket
+            covered = replace(covered, first_bucket=min(covered.first_bucket, oldest))
+        found = _posted(conn, limit, covered)
+        found |= _posted_before(conn, limit, {*held, *kept} - set(found), windows)
+        for bucket, amount in held.items():
+            found.setdefault(bucket, Balance()).held = amount
         conn.execute(delete(balances).where(balances.c.limit_name == limit.name))
         rows = [
             {"limit_name": limit.name, "bucket": bucket, "posted": balance.posted, "held": balance.held}
@@ -48,30 +66,73 @@ def project(conn: Connection, limits: Iterable[Limit], now: datetime) -> None:
             conn.execute(insert(balances), rows)
 
 
-def _counted_windows(limit: Limit, instants: Iterable[datetime], history: History) -> Collection[Coverage]:
-    """The windows that hold these instants: that of now, and those of open holds, which judge a hold that grows."""
-    own = {limit.name: history.get(limit.name, ())}
-    found = {coverage(limit, at, windows_at(own, at).get(limit.name)) for at in instants}
-    oldest = min(found, key=lambda covered: covered.first_bucket)
-    # The pieces of rolling windows overlap: they are read once, from the oldest on.
-    return found if oldest.bucket_width is None else [oldest]
+def _read_buckets(conn: Connection, limit: Limit) -> Sequence[datetime]:
+    return conn.execute(select(balances.c.bucket).where(balances.c.limit_name == limit.name)).scalars().all()
 
 
 def _posted(conn: Connection, limit: Limit, covered: Coverage) -> dict[datetime, Balance]:
     """Sum what entries of the limit's window count in it, by bucket."""
-    if covered.opens or limit.unit is Unit.CONCURRENCY:
+    if covered.opens:
         return {}
-    held_at = type_coerce(entries.c.held_at, Whole)
-    bucket: ColumnElement[Any] = literal((covered.bucket - EPOCH) // MICROSECOND, Whole)
     if covered.bucket_width is not None:
-        width = literal(covered.bucket_width // MICROSECOND, Whole)
-        bucket = held_at // width * width
-    asked = select(bucket.label("bucket"), func.sum(_counted(limit.unit)).label("posted"))
-    asked = asked.where(_is_subject(limit.subject, conn.dialect.name), entries.c.held_at >= covered.first_bucket)
-    if covered.end is not None:
-        asked = asked.where(entries.c.held_at < covered.end)
-    found = conn.execute(asked.group_by("bucket") if covered.bucket_width is not None else asked)
+        return _sum_buckets(conn, limit, covered.first_bucket, None, covered.bucket_width)
+    posted = _sum(conn, limit, covered.start, covered.end)
+    return {covered.bucket: Balance(posted=posted)} if posted else {}
+
+
+def _posted_before(
+    conn: Connection, limit: Limit, buckets: Collection[datetime], windows: Sequence[Window]
+) -> dict[datetime, Balance]:
+    """Sum what counts in these *buckets*, each whole; those that begin no window of the limit as it is now are left out."""
+    found: dict[datetime, Balance] = {}
+    if not buckets:
+        return found
+    width = coverage(limit, min(buckets), None).bucket_width
+    if width is not None:
+        summed = _sum_buckets(conn, limit, min(buckets), max(buckets) + width, width)
+        return {bucket: summed.get(bucket, Balance()) for bucket in buckets if (bucket - EPOCH) % width == timedelta(0)}
+    for bucket in buckets:
+        window = _window_from(limit, bucket, windows)
+        if window is not None:
+            found[bucket] = Balance(posted=_sum(conn, limit, window.start, window.end))
+    return found
+
+
+def _window_from(limit: Limit, start: datetime, windows: Sequence[Window]) -> Window | None:
+    """Find the window of *limit* that begins at *start*; first-use ones are those that were opened."""
+    covered = coverage(limit, start, None)
+    if not covered.opens:
+        return Window(start=start, end=covered.end) if covered.bucket == start else None
+    place = bisect_left(windows, start, key=lambda window: window.start)
+    if place == len(windows) or windows[place].start != start:
+        return None
+    # Two daemons may have opened one each at the same moment: an instant counts in the one that began last.
+    ends = [windows[place].end, *(window.start for window in windows[place + 1 : place + 2])]
+    return Window(start=start, end=min(end for end in ends if end is not None))
+
+
+def _sum(conn: Connection, limit: Limit, start: datetime, end: datetime | None) -> int:
+    """Sum what entries count in `[start, end)`."""
+    if limit.unit is Unit.CONCURRENCY:
+        return 0
+    asked = select(func.coalesce(func.sum(_counted(limit.unit)), 0))
+    return int(conn.execute(asked.where(*_is_within(conn, limit, start, end))).scalar_one())
+
+
+def _sum_buckets(
+    conn: Connection, limit: Limit, start: datetime, end: datetime | None, width: timedelta
+) -> dict[datetime, Balance]:
+    """Sum what entries count in `[start, end)`, in pieces of *width*; those that come to nothing are left out."""
+    width_us = literal(width // MICROSECOND, Whole)
+    bucket = type_coerce(entries.c.held_at, Whole) // width_us * width_us
+    asked = select(bucket.label("bucket"), func.sum(_counted(limit.unit)).label("posted")).group_by("bucket")
+    found = conn.execute(asked.where(*_is_within(conn, limit, start, end)))
     return {EPOCH + row.bucket * MICROSECOND: Balance(posted=int(row.posted)) for row in found if row.posted}
+
+
+def _is_within(conn: Connection, limit: Limit, start: datetime, end: datetime | None) -> list[ColumnElement[bool]]:
+    within = [_is_subject(limit.subject, conn.dialect.name), entries.c.held_at >= start]
+    return within if end is None else [*within, entries.c.held_at < end]
 
 
 def _counted(unit: Unit) -> ColumnElement[Any]:

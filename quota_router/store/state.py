@@ -186,6 +186,16 @@ class State:
             return [covered.bucket] if covered.bucket in buckets else []
         return [bucket for bucket in buckets if covered.first_bucket <= bucket <= covered.bucket]
 
+    def keeps(self, limit: Limit, bucket: datetime, now: datetime) -> bool:
+        """
+        Whether a balance of this bucket is kept, so that what is booked afterwards can move it.
+
+        A window that was over when its limit was made has none: one that began with a correction would be a part and look whole.
+        """
+        covered = self._coverage(limit, now)
+        is_counted = not covered.opens and covered.first_bucket <= bucket
+        return is_counted or bucket in self.balances.get(limit.name, {})
+
     def cooldowns_of(self, provider: str, model: str) -> tuple[Cooldown, ...]:
         """Return what stands on a rung: its own cooldown, and its whole provider's."""
         if not self.cooldowns:
