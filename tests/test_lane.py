@@ -19,9 +19,9 @@ from quota_router.core.holds import Event, Outcome, Settlement
 from quota_router.core.limits import Unit
 from quota_router.core.usage import Usage
 from quota_router.errors import Conflict, HoldResolved, UnknownHold
-from quota_router.store.booking import chain
 from quota_router.store.holding import Extend, Sweep
 from quota_router.store.ledger import Admission, Setback, Settle
+from quota_router.store.lines import chain
 from quota_router.store.reports import Reports
 from quota_router.store.tables import balances, entries, holds, microseconds
 

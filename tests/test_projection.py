@@ -7,7 +7,8 @@ from ledger_kit import NOON, Clock, admit, catalog, limit, open_ledger, post
 from sqlalchemy import select
 
 from quota_router.core.limits import Unit
-from quota_router.store.ledger import Settle, Sweep
+from quota_router.store.holding import Sweep
+from quota_router.store.ledger import Settle
 from quota_router.store.projection import project
 from quota_router.store.tables import balances
 

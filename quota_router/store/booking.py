@@ -1,34 +1,24 @@
 """
 Settling: how a hold leaves `held`, and the line of money that follows.
 
-Law: by the table of `core/holds` alone; each entry extends the journal's hash chain by one; the same word said twice books once.
+Law: by the table of `core/holds` alone; the same word said twice books once.
 Never: waits or reads a clock; it runs inside a job of the lane.
 """
 
-import hashlib
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from quota_router.core.holds import TRANSITIONS, Charge, EntryKind, Event, Hold, HoldState, Outcome, Settlement
 from quota_router.core.limits import NOTHING, Amounts, Unit
-from quota_router.core.usage import Quality, Usage
+from quota_router.core.usage import Usage
 from quota_router.errors import HoldResolved, UnknownHold
 from quota_router.store.learning import learn
-from quota_router.store.rows import CorrectedHold, Entry, ResolvedHold
-from quota_router.store.state import Head, Resolved, State, labels_text
+from quota_router.store.lines import append
+from quota_router.store.rows import CorrectedHold, ResolvedHold
+from quota_router.store.state import Resolved, State
 from quota_router.store.tables import microseconds
-
-CHAIN_FORMAT = b"1"
-"""Stands before every hashed row, so that a later format can be told from this one."""
-
-_NOTHING_TOLD = Usage(quality=Quality.ASSUMED)
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Booked(Struct, frozen=True, kw_only=True):
@@ -75,7 +65,8 @@ def resolve(state: State, now: datetime, hold_id: str, settlement: Settlement) -
     held = hold.estimate.likely if was_held else NOTHING
     state.move_total(hold.account, posted=_at_list_price(settlement, was_held=was_held), held=NOTHING.plus(held, -1))
     if kind is not None:
-        _append_entry(state, now, hold, kind, settlement)
+        estimate_nusd = hold.estimate.likely_nusd
+        append(state, now, kind, settlement, of=hold, own_id=hold.id, held_at=hold.held_at, estimate_nusd=estimate_nusd)
     learn(state, now, hold, settlement)
     # Whoever settles again in this batch finds it resolved, as the next batch would in its row.
     booked = {**(resolved.booked if resolved else {}), **({kind: settlement} if kind else {})}
@@ -155,52 +146,3 @@ def _at_list_price(settlement: Settlement, *, was_held: bool) -> Amounts:
     cost_nusd = amounts.cost_nusd + (settlement.shadow_cost_nusd or 0)
     # A late word corrects amounts; its request was counted when it expired.
     return replace(amounts, cost_nusd=cost_nusd, requests=amounts.requests if was_held else 0)
-
-
-def _append_entry(state: State, now: datetime, hold: Hold, kind: EntryKind, settlement: Settlement) -> None:
-    """Add one line of money to the journal's chain."""
-    usage = settlement.usage or _NOTHING_TOLD
-    entry = Entry(
-        journal=state.journal,
-        seq=state.head.seq + 1,
-        kind=kind.value,
-        call_id=hold.call_id,
-        hold_id=hold.id,
-        provider=hold.provider,
-        account=hold.account,
-        model=hold.model,
-        upstream_model=hold.upstream_model,
-        caller=hold.caller,
-        labels=labels_text(hold.labels),
-        workflow=hold.workflow,
-        stage=hold.stage,
-        cost_nusd=settlement.cost_nusd,
-        estimate_nusd=hold.estimate.likely_nusd,
-        shadow_cost_nusd=settlement.shadow_cost_nusd,
-        input=usage.input,
-        cache_read=usage.cache_read,
-        cache_write_5m=usage.cache_write_5m,
-        cache_write_1h=usage.cache_write_1h,
-        output=usage.output,
-        reasoning=usage.reasoning,
-        quality=usage.quality.value,
-        price_source=settlement.price_source,
-        price_version=settlement.price_version,
-        reason=None,
-        admin=None,
-        held_at=microseconds(hold.held_at),
-        at=microseconds(now),
-    )
-    digest = chain(state.head.hash, entry)
-    state.head = Head(seq=entry.seq, hash=digest, at=now)
-    state.write(entry, digest)
-
-
-def chain(previous: bytes, entry: Entry | Sequence[Any]) -> bytes:
-    """
-    Hash one entry onto the chain.
-
-    SHA-256 over the previous hash, `CHAIN_FORMAT`, and the row as a JSON array: its values as they are stored, in the order of the
-    table, without the hash.
-    """
-    return hashlib.sha256(previous + CHAIN_FORMAT + _encode(entry)).digest()

@@ -7,12 +7,12 @@ Never: writes, or mends what it finds.
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, type_coerce
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from quota_router.store.booking import chain
+from quota_router.store.lines import STORED, chain
 from quota_router.store.present import GENESIS
-from quota_router.store.tables import Instant, Whole, entries, journals
+from quota_router.store.tables import entries, journals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,9 @@ async def verify_chains(conn: AsyncConnection) -> list[Chain]:
     return [await _walk(conn, head.name, head.seq, head.hash) for head in heads]
 
 
-_STORED = [type_coerce(column, Whole) if isinstance(column.type, Instant) else column for column in entries.columns]
-"""The columns as they are stored and hashed; the hash itself stands last."""
-
-
 async def _walk(conn: AsyncConnection, journal: str, last_seq: int, last_hash: bytes) -> Chain:
     seq, digest, cost_nusd, broken_at = GENESIS.seq, GENESIS.hash, 0, None
-    asked = select(*_STORED).where(entries.c.journal == journal).order_by(entries.c.seq)
+    asked = select(*STORED).where(entries.c.journal == journal).order_by(entries.c.seq)
     async for row in await conn.stream(asked):
         *values, stored = row
         seq, digest = seq + 1, chain(digest, values)

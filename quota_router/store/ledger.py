@@ -285,6 +285,7 @@ def _open_window(state: State, gauge: Gauge, hold: Hold) -> None:
     name, start, end = gauge.limit.name, gauge.window_start, gauge.window_end
     assert end is not None, "a first-use window has an end"
     state.opened[name] = Window(start=start, end=end)
+    state.charge(gauge.limit, start, posted=state.take_left(gauge.limit, start))
     state.write(OpenedWindow(limit_name=name, start=microseconds(start), end=microseconds(end), opened_by=hold.id))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, or_, select, tuple_
 
+from quota_router.core.adjustments import Adjustment, Place
 from quota_router.core.calls import Plane
 from quota_router.core.estimates import Estimate, Learned
 from quota_router.core.health import Cooldown, CooldownSource, FailureKind, Probe
@@ -20,7 +21,8 @@ from quota_router.core.limits import Amounts, Limit, Window
 from quota_router.core.usage import BUCKETS, Quality, Usage
 from quota_router.core.windows import coverage
 from quota_router.store.catalog import load_catalog
-from quota_router.store.state import Balance, Head, KnownCall, OpenHold, Resolved, State, Total, counted_from
+from quota_router.store.lines import STORED, line_of
+from quota_router.store.state import Adjusted, Balance, Head, KnownCall, OpenHold, Resolved, State, Total, counted_from
 from quota_router.store.tables import (
     EPOCH,
     balances,
@@ -182,6 +184,30 @@ def read_missing_balances(conn: Connection, state: State) -> None:
         row = conn.execute(asked).one_or_none()
         if row is not None:
             known[charge.bucket] = Balance(posted=row.posted, held=row.held)
+
+
+def read_adjustments(conn: Connection, state: State, adjustments: Iterable[Adjustment], now: datetime) -> None:
+    """Read what was booked under the id of each, and the balances of the moment in which it counts."""
+    for said in adjustments:
+        at = said.held_at or now
+        limits = state.catalog.limits_of(_subjects_of(state, said))
+        then = windows_at(read_windows(conn, [limit.name for limit in limits]), at) if limits else {}
+        row = conn.execute(select(*STORED).where(entries.c.hold_id == said.id)).one_or_none()
+        state.adjusted[said.id] = Adjusted(line=line_of(row) if row is not None else None, windows=then)
+        for limit in limits:
+            bucket = coverage(limit, at, then.get(limit.name)).bucket
+            known = state.balances.setdefault(limit.name, {})
+            asked = select(balances).where(balances.c.limit_name == limit.name, balances.c.bucket == bucket)
+            found = conn.execute(asked).one_or_none() if bucket not in known else None
+            if found is not None:
+                known[bucket] = Balance(posted=found.posted, held=found.held)
+
+
+def _subjects_of(state: State, said: Adjustment) -> tuple[str, ...]:
+    if isinstance(said.of, Place):
+        return said.of.subjects
+    known = state.holds.get(said.of) or state.resolved.get(said.of)
+    return known.hold.subjects if known is not None else ()
 
 
 def read_named_calls(conn: Connection, state: State, keys: Sequence[tuple[str, str]]) -> None:

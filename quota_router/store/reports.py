@@ -8,22 +8,24 @@ Never: writes, decides who may see what (the web does), or shows a secret: there
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
-from sqlalchemy import ColumnElement, Row, select, tuple_
+from sqlalchemy import ColumnElement, and_, or_, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from quota_router.core.adjustments import FIRST_ID, LAST_ID
 from quota_router.core.estimates import Estimate
-from quota_router.core.holds import HoldState, Outcome, state_of_call
-from quota_router.core.usage import BUCKETS
-from quota_router.errors import LedgerUnavailable, UnknownCall
+from quota_router.core.holds import EntryKind, HoldState, Outcome, state_of_call
+from quota_router.errors import InvalidRequest, LedgerUnavailable, UnknownCall
 from quota_router.store.cursors import read_cursor, write_cursor
-from quota_router.store.tables import calls, entries, holds
+from quota_router.store.shapes import decode, show_attempt, show_entry, show_head, show_instant
+from quota_router.store.tables import calls, entries, holds, journals
 from quota_router.store.usage_report import read_usage
+
+__all__ = ["ENTRY_FILTERS", "PAGE_MAX", "Reports", "Routed", "show_instant"]
 
 PAGE_MAX = 1_000
 """Items of one page of any list."""
@@ -102,7 +104,43 @@ class Reports:
             rows = (await conn.execute(asked)).all()
         page = rows[:limit]
         more = write_cursor(page[-1].journal, page[-1].seq) if len(rows) > limit else None
-        return {"items": [_show_entry(row) for row in page], "next": more}
+        return {"items": [show_entry(row) for row in page], "next": more}
+
+    async def entry(self, journal: str, seq: int) -> dict[str, Any]:
+        """Tell one line of money that is there. Raises `LedgerUnavailable`."""
+        async with self._reading() as conn:
+            asked = select(entries).where(entries.c.journal == journal, entries.c.seq == seq)
+            return show_entry((await conn.execute(asked)).one())
+
+    async def journals(self) -> dict[str, dict[str, Any]]:
+        """Tell the head of every journal, by its name: where its chain ends. Raises `LedgerUnavailable`."""
+        async with self._reading() as conn:
+            return {row.name: show_head(row) for row in await conn.execute(select(journals).order_by(journals.c.name))}
+
+    async def attempt_of(self, call_id: str) -> str:
+        """
+        Find the hold of a call whose money may be adjusted: the one that was booked, else the last.
+
+        Raises:
+            UnknownCall: there is none of that id.
+            InvalidRequest: nothing was attempted, or several attempts were booked.
+            LedgerUnavailable: the database cannot be read.
+        """
+        async with self._reading() as conn:
+            is_there = (await conn.execute(select(calls.c.id).where(calls.c.id == call_id))).one_or_none() is not None
+            asked = select(holds.c.id, holds.c.state).where(holds.c.call_id == call_id).order_by(holds.c.attempt)
+            attempts = (await conn.execute(asked)).all()
+        if not is_there:
+            raise UnknownCall
+        if not attempts:
+            raise InvalidRequest(
+                "That call was refused: nothing was attempted. Say whose money it is by `provider`.", param="call_id"
+            )
+        booked: list[str] = [attempt.id for attempt in attempts if attempt.state in {HoldState.POSTED, HoldState.EXPIRED}]
+        if len(booked) > 1:
+            message = f"Several attempts of that call were booked. Name one as `hold_id`: {', '.join(booked)}."
+            raise InvalidRequest(message, param="call_id")
+        return booked[0] if booked else str(attempts[-1].id)
 
     async def call(self, call_id: str) -> dict[str, Any]:
         """
@@ -119,24 +157,20 @@ class Reports:
             if call is None:
                 raise UnknownCall
             attempts = (await conn.execute(select(holds).where(holds.c.call_id == call_id).order_by(holds.c.attempt))).all()
-            lines = (
-                select(entries)
-                .where(entries.c.hold_id.in_([attempt.id for attempt in attempts]))
-                .order_by(entries.c.at, entries.c.journal, entries.c.seq)
-            )
+            lines = select(entries).where(_is_of_call(call_id)).order_by(entries.c.at, entries.c.journal, entries.c.seq)
             booked = (await conn.execute(lines)).all()
         last = attempts[-1].outcome if attempts else None
-        tried = [_show_attempt(hold, [line for line in booked if line.hold_id == hold.id]) for hold in attempts]
+        tried = [show_attempt(hold, [line for line in booked if line.hold_id == hold.id]) for hold in attempts]
         is_unpriced = any(attempt["cost_nusd"] is None and attempt["usage"] is not None for attempt in tried)
         return {
             "id": call.id,
             "caller": call.caller,
             "model": call.model,
-            "labels": _decode(call.labels),
+            "labels": decode(call.labels),
             "state": state_of_call(Outcome(last) if last else None, was_held=bool(attempts)),
-            "decision": {"rungs": _decode(call.decision)},
+            "decision": {"rungs": decode(call.decision)},
             "attempts": tried,
-            "entries": [_show_entry(line) for line in booked],
+            "entries": [show_entry(line) for line in booked],
             "cost_nusd": None if is_unpriced else sum(line.cost_nusd or 0 for line in booked),
         }
 
@@ -156,7 +190,7 @@ class Reports:
             hold_id=row.id,
             expires_at=row.expires_at,
             estimate_nusd=Estimate.from_json(row.estimate).likely_nusd,
-            rungs=_decode(row.decision),
+            rungs=decode(row.decision),
         )
 
     @asynccontextmanager
@@ -169,11 +203,6 @@ class Reports:
             raise LedgerUnavailable("The ledger's database cannot be read now.") from exc
 
 
-def show_instant(at: datetime) -> str:
-    """An instant as RFC 3339 text in UTC, to the microsecond: all have one length, so that they sort as text."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def _read_place(cursor: str) -> tuple[str, int]:
     """After which entry a page begins. A seq beyond what the database counts is beyond its last."""
     journal, seq = read_cursor(cursor, tuple[str, int])
@@ -181,59 +210,14 @@ def _read_place(cursor: str) -> tuple[str, int]:
 
 
 def _matches(name: str, value: str) -> ColumnElement[bool]:
-    """Compare one column; a call's entries are found through its holds, which have the index."""
-    if name == "call_id":
-        return entries.c.hold_id.in_(select(holds.c.id).where(holds.c.call_id == value))
-    return entries.c[name] == value
+    """Compare one column; a call's entries have their own way."""
+    return _is_of_call(value) if name == "call_id" else entries.c[name] == value
 
 
-def _show_entry(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "seq": row.seq,
-        "journal": row.journal,
-        "kind": row.kind,
-        "call_id": row.call_id,
-        "hold_id": row.hold_id,
-        "provider": row.provider,
-        "account": row.account,
-        "model": row.model,
-        "caller": row.caller,
-        "labels": _decode(row.labels),
-        "cost_nusd": row.cost_nusd,
-        "estimate_nusd": row.estimate_nusd,
-        "shadow_cost_nusd": row.shadow_cost_nusd,
-        "usage": _show_usage([row]),
-        "quality": row.quality,
-        "price_source": row.price_source,
-        "held_at": show_instant(row.held_at),
-        "at": show_instant(row.at),
-        "hash": row.hash.hex(),
-    }
-
-
-def _show_usage(lines: Sequence[Row[Any]]) -> dict[str, int]:
-    """The buckets, under the names in which a caller settles them."""
-    return {f"{bucket}_tokens": sum(getattr(line, bucket) for line in lines) for bucket in BUCKETS}
-
-
-def _show_attempt(hold: Row[Any], booked: Sequence[Row[Any]]) -> dict[str, Any]:
-    """One attempt and what was booked for it: what came late is a difference, so that the sum is the truth as known last."""
-    cost_nusd: int | None = 0 if hold.state == HoldState.VOIDED else None
-    if booked and booked[-1].cost_nusd is not None:
-        cost_nusd = sum(line.cost_nusd or 0 for line in booked)
-    return {
-        "provider": hold.provider,
-        "upstream_model": hold.upstream_model,
-        "outcome": hold.outcome,
-        "failure": hold.failure,
-        "status": hold.status,
-        "cost_nusd": cost_nusd,
-        "usage": _show_usage(booked) if booked else None,
-        "quality": booked[-1].quality if booked else None,
-        "latency_ms": hold.latency_ms,
-        "first_byte_ms": hold.first_byte_ms,
-    }
-
-
-def _decode(text: str) -> Any:  # noqa: ANN401 -- whatever was stored
-    return msgspec.json.decode(text)
+def _is_of_call(call_id: str) -> ColumnElement[bool]:
+    """Find a call's entries through its holds, and its adjustments among all of them: both by the index on `hold_id`."""
+    is_adjustment = and_(entries.c.hold_id.between(FIRST_ID, LAST_ID), entries.c.kind == EntryKind.ADJUST)
+    return or_(
+        entries.c.hold_id.in_(select(holds.c.id).where(holds.c.call_id == call_id)),
+        and_(is_adjustment, entries.c.call_id == call_id),
+    )

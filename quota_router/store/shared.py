@@ -26,6 +26,7 @@ from quota_router.store.present import (
     last_windows,
     new_state,
     read_accounts,
+    read_adjustments,
     read_balances,
     read_booked,
     read_cooldowns,
@@ -37,7 +38,7 @@ from quota_router.store.present import (
 )
 from quota_router.store.state import State
 from quota_router.store.tables import EPOCH, MICROSECOND, epochs, holds, limits
-from quota_router.store.tenure import Job, Sweeping
+from quota_router.store.tenure import Job, Sweeping, adjustments_of
 
 CHANNEL = "quota_router"
 """Where edits of the catalog are announced."""
@@ -83,6 +84,7 @@ class Shared:
         keys = [job.idempotency for job in jobs if job.idempotency is not None]
         if keys:
             read_named_calls(conn, state, keys)
+        read_adjustments(conn, state, adjustments_of(jobs), now)
         return now
 
     def claim_catalog(self, conn: Connection) -> None:

@@ -1,7 +1,8 @@
 """
 Alone on a SQLite file: the lock file keeps every other process out, so memory may hold the present.
 
-Law: what memory holds is what the file holds; only holds that are resolved, and calls behind idempotency keys, are read per batch.
+Law: what memory holds is what the file holds; only holds that are resolved, calls behind idempotency keys, and what adjustments ask
+for are read per batch.
 Never: works on a file that is not the one that was opened: a ledger that was moved or replaced under us takes no writes.
 
 Decision 2026-11 -- the state is reloaded whole after every failed batch. It costs one read of what is open and changes no meaning.
@@ -17,6 +18,7 @@ from sqlalchemy import Connection
 from quota_router.errors import LedgerUnavailable
 from quota_router.store.present import (
     new_state,
+    read_adjustments,
     read_booked,
     read_everything,
     read_holds,
@@ -27,7 +29,7 @@ from quota_router.store.present import (
 )
 from quota_router.store.state import State
 from quota_router.store.tables import EPOCH
-from quota_router.store.tenure import Job
+from quota_router.store.tenure import Job, adjustments_of
 
 JOURNAL = "main"
 """A SQLite ledger has one writer, hence one journal."""
@@ -68,8 +70,9 @@ class Sole:
         keys = [job.idempotency for job in jobs if job.idempotency is not None]
         if keys:
             read_named_calls(conn, state, keys)
-        self._last_now = max(self._clock(), self._last_now)
-        return self._last_now
+        now = self._last_now = max(self._clock(), self._last_now)
+        read_adjustments(conn, state, adjustments_of(jobs), now)
+        return now
 
     def claim_catalog(self, conn: Connection) -> None:
         """A write transaction keeps everybody away as it is."""

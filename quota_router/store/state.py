@@ -59,6 +59,22 @@ class Head(Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Line(Struct, frozen=True, kw_only=True):
+    """An entry, as it stands in its table."""
+
+    entry: Entry
+    hash: bytes
+
+
+class Adjusted(Struct, frozen=True, kw_only=True):
+    """What an adjustment finds."""
+
+    line: Line | None
+    """what was booked for it; `None`: nothing yet"""
+    windows: Mapping[str, Window]
+    """the first-use windows of the moment in which it counts, by limit"""
+
+
 class Resolved(Struct, frozen=True, kw_only=True):
     """A hold that has left `held`, as its row tells it: what a repeated or late word is compared with."""
 
@@ -121,11 +137,14 @@ class State:
     """read for this batch only: holds that jobs asked for and that are not open"""
     known_keys: dict[tuple[str, str], KnownCall] = field(default_factory=dict)
     """read for this batch only: calls by (caller, idempotency key)"""
+    adjusted: dict[str, Adjusted] = field(default_factory=dict)
+    """read for this batch only: what its adjustments find, by their ids"""
     writes: dict[type[Struct], list[tuple[Any, ...]]] = field(default_factory=dict)
     orphaned: frozenset[str] = frozenset()
     """read for this batch only: journals whose daemon is gone"""
     _covered: dict[str, Coverage] = field(default_factory=dict)
     """windows worked out before, by limit; gone with the state when the catalog changes"""
+    _left: dict[str, tuple[datetime, int]] = field(default_factory=dict)
     _touched: set[tuple[str, datetime]] = field(default_factory=set)
     _moved: dict[str, Total] = field(default_factory=dict)
     """by account, what this batch adds"""
@@ -195,6 +214,16 @@ class State:
         covered = self._coverage(limit, now)
         is_counted = not covered.opens and covered.first_bucket <= bucket
         return is_counted or bucket in self.balances.get(limit.name, {})
+
+    def leave(self, limit: Limit, at: datetime, posted: int) -> None:
+        """Remember what was booked at an instant in no first-use window: one that is opened at this very instant counts it."""
+        then, before = self._left.get(limit.name, (at, 0))
+        self._left[limit.name] = (at, posted + before if then == at else posted)
+
+    def take_left(self, limit: Limit, start: datetime) -> int:
+        """What a first-use window that is opened now begins with: mostly nothing."""
+        then, posted = self._left.pop(limit.name, (start, 0))
+        return posted if then == start else 0
 
     def cooldowns_of(self, provider: str, model: str) -> tuple[Cooldown, ...]:
         """Return what stands on a rung: its own cooldown, and its whole provider's."""
@@ -323,6 +352,7 @@ class State:
         self._moved.clear()
         self.resolved.clear()
         self.known_keys.clear()
+        self.adjusted.clear()
         self.orphaned = frozenset()
         return writes
 

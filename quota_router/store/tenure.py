@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from quota_router.core.adjustments import Adjustment
 from quota_router.core.holds import Settlement
 from quota_router.store.state import State
 
@@ -43,6 +44,11 @@ class Job(Struct, Generic[T], kw_only=True):
         return None
 
     @property
+    def adjusts(self) -> Adjustment | None:
+        """What it says beside what was booked: it may stand already, and it counts in windows that may be over."""
+        return None
+
+    @property
     def sweeps(self) -> "Sweeping":
         """Which open holds it wants to end."""
         return Sweeping.NONE
@@ -65,6 +71,11 @@ class Job(Struct, Generic[T], kw_only=True):
     def run(self, state: State, now: datetime) -> T:  # noqa: ARG002 -- the shape of every job
         """Answer, and leave the rows to be written in *state*."""
         raise AssertionError("each kind of job runs in its own way")
+
+
+def adjustments_of(jobs: Sequence[Job[Any]]) -> list[Adjustment]:
+    """What the jobs of a batch adjust, mostly nothing."""
+    return [said for job in jobs if (said := job.adjusts) is not None]
 
 
 class Sweeping(IntEnum):
