@@ -191,8 +191,6 @@ class Lane:
             ConfigError: the file contradicts rows that it does not own.
             LedgerUnavailable: the lane is closed or closing, or the database does not take writes.
         """
-        if not self.is_alive or self._closing:
-            raise LedgerUnavailable
 
         def edit(conn: Connection, now: datetime) -> list[Change]:
             changes = apply_catalog(conn, desired, now, prune=prune)
@@ -204,8 +202,19 @@ class Lane:
             self._writer.timezone, self._writer.routers = desired.timezone, desired.routers
             return changes
 
-        changes: list[Change] = await self._enqueue(edit=edit, patience_s=ADMIT_WAIT_S)
-        return changes
+        return await self.edit(edit)
+
+    async def edit(self, step: Edit[R]) -> R:
+        """
+        Run *step* alone, in a transaction of its own that no batch overlaps; the present is read anew behind it.
+
+        Raises:
+            LedgerUnavailable: the lane is closed or closing, or the database does not take writes.
+        """
+        if not self.is_alive or self._closing:
+            raise LedgerUnavailable
+        answer: R = await self._enqueue(edit=step, patience_s=ADMIT_WAIT_S)
+        return answer
 
     def _enqueue(
         self,

@@ -113,9 +113,15 @@ class Reports:
             return show_entry((await conn.execute(asked)).one())
 
     async def journals(self) -> dict[str, dict[str, Any]]:
-        """Tell the head of every journal, by its name: where its chain ends. Raises `LedgerUnavailable`."""
+        """
+        Tell the head of every journal that holds an entry, by its name: where its chain ends. An empty one has no end to keep.
+
+        Raises:
+            LedgerUnavailable: the database cannot be read.
+        """
+        asked = select(journals).where(journals.c.seq > 0).order_by(journals.c.name)
         async with self._reading() as conn:
-            return {row.name: show_head(row) for row in await conn.execute(select(journals).order_by(journals.c.name))}
+            return {row.name: show_head(row) for row in await conn.execute(asked)}
 
     async def attempt_of(self, call_id: str) -> str:
         """

@@ -24,12 +24,11 @@ from quota_router.decisions import FailureWord
 from quota_router.errors import Conflict, InvalidRequest, ShuttingDown, UnknownCall
 from quota_router.store.booking import Booked
 from quota_router.store.reports import show_instant
-from quota_router.web.asked import HEADER_MAX_CHARS
 from quota_router.web.auth import is_admin
 from quota_router.web.decision_answers import explain, show_chosen, show_decision, show_hold
 from quota_router.web.decision_shapes import ExtendAsked, RouteAsked, SettleAsked
 from quota_router.web.routes import CALL_ID, CALLER, SERVICES, Route, Scope
-from quota_router.web.strict import answer, read_shape
+from quota_router.web.strict import answer, read_key, read_shape
 
 COST_MAX_NUSD = 2**53 - 1
 """Nine million dollars: what an entry takes, and what every JSON reader reads exactly."""
@@ -73,10 +72,6 @@ async def _route(request: web.Request) -> web.Response:
 
 
 def _call(request: web.Request, asked: RouteAsked) -> Call:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not (0 < len(key) <= HEADER_MAX_CHARS and key.isprintable()):
-        message = f"`Idempotency-Key` must be 1 to {HEADER_MAX_CHARS} printable characters."
-        raise InvalidRequest(message, param="Idempotency-Key")
     return Call(
         id=request[CALL_ID],
         caller=request[CALLER],
@@ -95,7 +90,7 @@ def _call(request: web.Request, asked: RouteAsked) -> Call:
         pinned_provider=asked.provider,
         workflow=asked.workflow,
         stage=asked.stage,
-        idempotency_key=key,
+        idempotency_key=read_key(request),
         fingerprint=hashlib.sha256(f"route\0{asked.model_dump_json()}".encode()).hexdigest(),
     )
 

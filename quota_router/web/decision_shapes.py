@@ -23,7 +23,8 @@ ERROR_MAX_CHARS = 131_072
 """Of the upstream's error that a caller passes on."""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Refuse what a terminal or a log would not show as it is."""
     if not text.isprintable():
         raise ValueError("must be printable.")
     return text
@@ -35,8 +36,8 @@ def _as_text(body: object) -> object:
 
 
 Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=HEADER_MAX_CHARS), AfterValidator(_printable)]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=LABEL_MAX_CHARS), AfterValidator(_printable)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=HEADER_MAX_CHARS), AfterValidator(printable)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=LABEL_MAX_CHARS), AfterValidator(printable)]
 Headers = Annotated[dict[str, Annotated[str, StringConstraints(max_length=HEADER_VALUE_MAX_CHARS)]], Field(max_length=HEADERS_MAX)]
 ErrorText = Annotated[str, BeforeValidator(_as_text), StringConstraints(max_length=ERROR_MAX_CHARS)]
 

@@ -23,6 +23,7 @@ from quota_router.web.bodies import read_body
 
 BODY_MAX_BYTES = 262_144
 """Of a JSON body on these planes: the largest holds an upstream's error."""
+KEY_MAX_CHARS = 256
 _SHOWN_CHARS = 64
 """Of a name that somebody else wrote."""
 
@@ -47,11 +48,35 @@ async def read_shape(request: web.Request, shape: type[Shape]) -> Shape:
     body = await read_body(request, BODY_MAX_BYTES)
     if len(body) > BODY_MAX_BYTES:
         raise BodyTooLarge(f"The body is larger than {BODY_MAX_BYTES} bytes: nothing asked here takes so many.")
+    return read_json(body, shape)
+
+
+def read_json(body: bytes, shape: type[Shape]) -> Shape:
+    """
+    Read a JSON body that is here already.
+
+    Raises:
+        MalformedBody: not one JSON object.
+        InvalidRequest: a field is unknown, missing or not valid.
+    """
     read_object(body)
     try:
         return shape.model_validate_json(body)
     except ValidationError as exc:
         raise _refusal(exc.errors(include_url=False, include_input=False)[0], shape) from exc
+
+
+def read_key(request: web.Request) -> str | None:
+    """
+    Read `Idempotency-Key`; `None`: it was not sent.
+
+    Raises:
+        InvalidRequest: it is empty, too long or not printable.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= KEY_MAX_CHARS and key.isprintable()):
+        raise InvalidRequest(f"`Idempotency-Key` must be 1 to {KEY_MAX_CHARS} printable characters.", param="Idempotency-Key")
+    return key
 
 
 def read_query(request: web.Request, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
