@@ -59,32 +59,55 @@ async def current(engine: AsyncEngine) -> str | None:
         SchemaNewer: at one this program does not know.
     """
     async with engine.connect() as conn:
-        revision = await conn.run_sync(lambda connection: MigrationContext.configure(connection).get_current_revision())
+        return await conn.run_sync(_read_revision)
+
+
+async def check(engine: AsyncEngine) -> tuple[str, ...]:
+    """
+    What is wrong with the ledger's schema, as `find_problems` says. Writes nothing.
+
+    Raises:
+        SchemaNewer: a newer program wrote it.
+    """
+    async with engine.connect() as conn:
+        return await conn.run_sync(find_problems)
+
+
+def find_problems(connection: Connection) -> tuple[str, ...]:
+    """
+    What is wrong with the schema, as sentences; empty when it is at the head and whole.
+
+    Raises:
+        SchemaNewer: a newer program wrote it.
+    """
+    if not is_at_head(connection):
+        at = _read_revision(connection) or "nothing yet"
+        return (f"The schema is at {at}, not at {_read_scripts().get_current_head()}: run `quota-router db upgrade`.",)
+    triggers, orphans = find_wrong_triggers(connection), _count_orphans(connection)
+    return (
+        *(f"The trigger {name} is missing or was altered." for name in triggers),
+        *([f"{orphans} rows refer to a row that is not there."] if orphans else []),
+    )
+
+
+def is_at_head(connection: Connection) -> bool:
+    """
+    Whether the schema is what this program knows.
+
+    Raises:
+        SchemaNewer: a newer program wrote it.
+    """
+    return _read_revision(connection) == _read_scripts().get_current_head()
+
+
+def _read_revision(connection: Connection) -> str | None:
+    revision = MigrationContext.configure(connection).get_current_revision()
     if revision is not None and revision not in {script.revision for script in _read_scripts().walk_revisions()}:
         raise SchemaNewer(
             f"This ledger is at revision {revision}, which a newer quota_router wrote. Upgrade the program;"
             " the file is left untouched."
         )
     return revision
-
-
-async def check(engine: AsyncEngine) -> tuple[str, ...]:
-    """
-    What is wrong with the ledger's schema, as sentences; empty when it is at the head and whole. Writes nothing.
-
-    Raises:
-        SchemaNewer: a newer program wrote it.
-    """
-    head, revision = _read_scripts().get_current_head(), await current(engine)
-    if revision != head:
-        return (f"The schema is at {revision or 'nothing yet'}, not at {head}: run `quota-router db upgrade`.",)
-    async with engine.connect() as conn:
-        triggers = await conn.run_sync(find_wrong_triggers)
-        orphans = await conn.run_sync(_count_orphans)
-    return (
-        *(f"The trigger {name} is missing or was altered." for name in triggers),
-        *([f"{orphans} rows refer to a row that is not there."] if orphans else []),
-    )
 
 
 def assert_triggers(connection: Connection) -> None:

@@ -4,17 +4,20 @@ Opening a ledger, wherever it lies.
 Law: the URL says which database; a PostgreSQL driver is imported only where one is asked for.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 
+from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from quota_router.errors import LedgerUnavailable
 from quota_router.store.engines import Durability, Engines
 from quota_router.store.ledger_file import read_path
 from quota_router.store.sqlite import open_sqlite
 
-__all__ = ["Durability", "Engines", "exists", "is_postgres", "open_engines", "show"]
+__all__ = ["Durability", "Engines", "exists", "is_postgres", "open_engines", "reading_beside", "show"]
 
 
 def is_postgres(url: str) -> bool:
@@ -53,6 +56,31 @@ async def open_engines(url: str, durability: Durability, clock: Callable[[], dat
         opening = open_sqlite(url, durability, clock or _machine_now)
     async with opening as engines:
         yield engines
+
+
+@contextmanager
+def reading_beside(url: str) -> Iterator[Connection]:
+    """
+    Read the ledger at *url* beside whoever writes it: one transaction, one snapshot, no lock.
+
+    Raises:
+        ConfigError: as the database's own room says.
+        LedgerUnavailable: it cannot be opened or read.
+    """
+    if is_postgres(url):
+        from quota_router.store.postgres import read_beside  # noqa: PLC0415 -- an extra: most ledgers are files
+    else:
+        from quota_router.store.sqlite import read_beside  # noqa: PLC0415 -- its twin
+    engine = read_beside(url)
+    try:
+        with engine.connect() as conn:
+            yield conn
+    except SQLAlchemyError as exc:
+        # The driver's own words: SQLAlchemy adds the statement and its values.
+        why = str(exc.orig if isinstance(exc, DBAPIError) else exc).partition("\n")[0]
+        raise LedgerUnavailable(f"The ledger {show(url)} cannot be read: {why}.") from exc
+    finally:
+        engine.dispose()
 
 
 def _machine_now() -> datetime:

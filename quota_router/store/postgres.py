@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 
-from sqlalchemy import QueuePool, create_engine
+from sqlalchemy import Engine, QueuePool, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -83,6 +83,18 @@ async def open_postgres(url: str, durability: Durability, clock: Callable[[], da
         await read.dispose()
         await write.dispose()
         lane.dispose()
+
+
+def read_beside(url: str) -> Engine:
+    """An engine that reads beside whoever writes: it cannot write, a transaction sees one snapshot and may take its time."""
+    return create_engine(
+        _read_url(url).set(drivername="postgresql+psycopg"),
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": "-c statement_timeout=0 -c timezone=UTC"},
+        execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+    )
 
 
 async def _edits(target: URL) -> AsyncIterator[None]:

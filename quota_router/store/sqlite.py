@@ -93,9 +93,20 @@ async def open_sqlite(url: str, durability: Durability, clock: Callable[[], date
             os.close(lock_fd)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def read_beside(url: str) -> Engine:
+    """
+    An engine that reads the file beside whoever writes it, or while nobody does. It takes no lock of ours.
+
+    SQLite opens the file read-only: such a connection can neither write nor checkpoint, not even when it is the last to close.
+    """
+    path = read_path(url)
+    engine = create_engine("sqlite://", creator=lambda: _connect(path, "ro"), **_ONE_CONNECTION)
+    return _with_settings(engine, path, {"busy_timeout": BUSY_TIMEOUT_MS, "trusted_schema": 0, "mmap_size": 0}, writes=False)
+
+
+def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     """Open the file that is there; one that is gone is not made anew. Opened and used in the lane's thread, closed in another."""
-    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _judge_version(version: tuple[int, ...]) -> None:
@@ -123,8 +134,11 @@ def _make_engine(path: Path, durability: Durability, *, writes: bool) -> AsyncEn
 
 
 def _tuned(engine: Engine, path: Path, durability: Durability, *, writes: bool) -> Engine:
-    """Let every connection of *engine* take our settings, and every transaction begin as it must."""
-    settings = _list_settings(durability, writes=writes)
+    return _with_settings(engine, path, _list_settings(durability, writes=writes), writes=writes)
+
+
+def _with_settings(engine: Engine, path: Path, settings: dict[str, int | str], *, writes: bool) -> Engine:
+    """Let every connection of *engine* take these settings, and every transaction begin as it must."""
     begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
 
     def on_connect(dbapi: DBAPIConnection, _record: object) -> None:
