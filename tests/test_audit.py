@@ -303,6 +303,20 @@ async def test_a_hold_or_a_catalog_that_cannot_be_read_is_a_finding_and_the_chai
     assert verdict.walks[0].entries == 6
 
 
+@pytest.mark.parametrize("moment", [2**63 - 1, -(2**62)])
+async def test_moments_that_no_calendar_has_are_told_about_and_are_no_crash(ledger, moment):
+    with tampering(ledger.folder) as run:
+        run("UPDATE entries SET held_at = ?, at = ? WHERE seq = 2", moment, moment)
+        run("UPDATE journals SET at = ?", moment)
+        run("UPDATE balances SET bucket = ? WHERE limit_name = 'month'", moment)
+        run("UPDATE holds SET held_at = ? WHERE state = 'held'", moment)
+    verdict = judge(ledger.folder, ledger.now)
+    assert {Kind.CHAIN, Kind.BALANCE, Kind.HOLD} == {finding.kind for finding in verdict.findings}
+    with tampering(ledger.folder) as run:
+        run('UPDATE windows SET "end" = ?', moment)
+    assert Kind.SCHEMA in {finding.kind for finding in judge(ledger.folder, ledger.now).findings}
+
+
 async def test_bytes_that_are_no_text_are_found_where_they_stand(ledger):
     if is_postgres():
         pytest.skip("a server takes no such bytes")

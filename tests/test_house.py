@@ -291,7 +291,7 @@ def test_every_command_and_no_other_is_in_the_readme():
         names |= {f"{name} {inner}" for inner in getattr(command, "commands", ())} or {name}
     assert {re.search(r"`([^`]+)`", row[0])[1] for row in rows("Commands")} == names
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    assert set(re.findall(r"quota-router ((?:db )?[a-z]+)", shell)) <= names
+    assert set(re.findall(r"quota-router ((?:db |ledger )?[a-z]+)", shell)) <= names
 
 
 def test_every_server_setting_stands_with_its_default():

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from quota_router import __version__
-from quota_router.cli import changing, database, looking, serving, showing
+from quota_router.cli import changing, database, ledger, looking, serving, showing
 from quota_router.cli.common import Common, ConfigOption, JsonOption, tell
 from quota_router.errors import QuotaRouterError
 
@@ -59,6 +59,7 @@ for command in (
     changing.apply,
 ):
     app.command()(command)
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(database.app, name="db")
 
 

@@ -69,9 +69,10 @@ class Client:
             if cursor is None:
                 return found
 
-    def post(self, path: str, value: object) -> Any:  # noqa: ANN401 -- the API's JSON
-        """Send a JSON body. Raises `CommandFailed`."""
-        return self._accepted(self.ask("POST", path, json.dumps(value).encode(), "application/json"))
+    def post(self, path: str, value: object, *, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Any:  # noqa: ANN401 -- the API's JSON
+        """Send a JSON body, under an idempotency key if there is one. Raises `CommandFailed`."""
+        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key is not None else {})
+        return self._accepted(self._ask("POST", path, json.dumps(value).encode(), headers, timeout_s=timeout_s))
 
     def post_toml(self, path: str, text: str, query: Mapping[str, str]) -> Any:  # noqa: ANN401 -- the API's JSON
         """Send a catalog written as TOML. Raises `CommandFailed`."""
@@ -95,13 +96,25 @@ class Client:
         Raises:
             CommandFailed: nobody answers, or not a quota_router; the address is no loopback; there is no token.
         """
+        return self._ask(method, path, body, {"Content-Type": content_type} if content_type else {}, is_public=is_public)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        is_public: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Answer:
         parts = urlsplit(self.url)
         assert parts.hostname is not None
-        connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
         try:
             connection.connect()
-            headers = {} if is_public else self._credentials(connection)
-            connection.request(method, path, body, headers | ({"Content-Type": content_type} if content_type else {}))
+            credentials = {} if is_public else self._credentials(connection)
+            connection.request(method, path, body, {**credentials, **headers})
             response = connection.getresponse()
             payload = response.read(ANSWER_MAX_BYTES)
             return Answer(status=response.status, value=json.loads(payload))

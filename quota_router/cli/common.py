@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quota_router.errors import ConfigError, NotFound, QuotaRouterError
+from quota_router.errors import ConfigError, InvalidRequest, NotFound, QuotaRouterError
 
 if TYPE_CHECKING:
     from quota_router.config import Loaded
@@ -94,5 +94,7 @@ def tell(error: QuotaRouterError) -> Exit:
             return Exit.BAD_CONFIG
         case NotFound():
             return Exit.NOT_FOUND
+        case InvalidRequest():
+            return Exit.USAGE
         case _:
             return Exit.FAILURE

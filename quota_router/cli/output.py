@@ -51,7 +51,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 def show_usd(nusd: int | None) -> str:
     """Nano-USD as dollars; `?` where the price is unknown."""
-    return UNKNOWN if nusd is None else f"${format_usd(nusd)}"
+    if nusd is None:
+        return UNKNOWN
+    return f"-${format_usd(-nusd)}" if nusd < 0 else f"${format_usd(nusd)}"
 
 
 def show_amount(unit: str, amount: int | None) -> str:

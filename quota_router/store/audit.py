@@ -26,14 +26,16 @@ from quota_router.store.catalog import load_catalog
 from quota_router.store.chain import Chains, Walk, read_heads
 from quota_router.store.migrate import find_problems, is_at_head
 from quota_router.store.present import hold_of, read_windows
-from quota_router.store.shapes import show_instant
+from quota_router.store.shapes import show_stored
 from quota_router.store.streaming import count_entries, stream_entries
-from quota_router.store.tables import EPOCH, MICROSECOND, Whole, balances, holds
+from quota_router.store.tables import Whole, balances, holds
 from quota_router.store.tally import Counter, Tally
 
 BALANCES_AT_ONCE = 200_000
 FINDINGS_KEPT = 1_000
 """The rest are counted."""
+_UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, msgspec.MsgspecError)
+"""What values raise that nobody of ours wrote."""
 
 Progress = Callable[[int, int], None]
 """Told (entries read, entries to be read)."""
@@ -141,11 +143,13 @@ def _read(
             if is_first:
                 chains.take(entry)
             tally.take(entry)
+        if is_first:
+            verdict.walks = chains.end()
+            _tell_breaks(verdict)
         for row in part:
             _compare(row, tally, seen, verdict)
     _compare_missing(tally, seen, verdict)
-    verdict.limits, verdict.walks = len(tally.counters), chains.end()
-    _tell_breaks(verdict)
+    verdict.limits = len(tally.counters)
 
 
 class _Entries:
@@ -194,14 +198,15 @@ def _open_tally(conn: Connection, now: datetime, verdict: Verdict) -> Tally:
     """Learn what there is to count, and count the open holds. Where the catalog cannot be read, there is nothing."""
     try:
         tally = Tally(load_catalog(conn), read_windows(conn), now)
-    except (ValueError, TypeError, KeyError, OverflowError, msgspec.MsgspecError) as exc:
+    except _UNREADABLE as exc:
         verdict.add(Kind.SCHEMA, f"The catalog cannot be read, so balances are not compared: {exc}.")
         return Tally(Catalog(), {}, now)
-    for row in conn.execute(select(holds).where(holds.c.state == HoldState.HELD).order_by(holds.c.id)):
+    ids = select(holds.c.id).where(holds.c.state == HoldState.HELD).order_by(holds.c.id)
+    for hold_id in conn.execute(ids).scalars().all():
         try:
-            tally.hold(hold_of(row))
-        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as exc:
-            verdict.add(Kind.HOLD, f"Hold {row.id} cannot be read, so what it holds is not counted: {exc}.", hold_id=row.id)
+            tally.hold(hold_of(conn.execute(select(holds).where(holds.c.id == hold_id)).one()))
+        except _UNREADABLE as exc:
+            verdict.add(Kind.HOLD, f"Hold {hold_id} cannot be read, so what it holds is not counted: {exc}.", hold_id=hold_id)
     return tally
 
 
@@ -242,7 +247,7 @@ def _compare_missing(tally: Tally, seen: set[tuple[str, int]], verdict: Verdict)
 
 def _judge(counter: Counter, bucket: int, posted: int | None, held: int | None, verdict: Verdict) -> None:
     """Compare what was found with what was counted; `None`: there is no row, which is nothing."""
-    at, unit = show_instant(EPOCH + bucket * MICROSECOND), counter.limit.unit
+    at, unit = show_stored(bucket), counter.limit.unit
     shown_unit = "nano-USD" if unit is Unit.USD else unit.value
     is_posted_counted = posted is not None or bucket >= counter.current_from
     for what, found, expected in (

@@ -8,7 +8,7 @@ Decision 2026-11 -- behind a line that was altered the walk goes on from the has
     not everything behind the first one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from quota_router.store.tables import journals
 
 BREAKS_KEPT = 100
 """Of one journal: who reads on has lost the ledger anyway."""
-_JOURNAL, _SEQ, _COST = (Entry.__struct_fields__.index(name) for name in ("journal", "seq", "cost_nusd"))
+_JOURNAL, _SEQ, _COST, _AT = (Entry.__struct_fields__.index(name) for name in ("journal", "seq", "cost_nusd", "at"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,8 @@ class Walk:
     cost_nusd: int = 0
     seq: int = GENESIS.seq
     digest: bytes = GENESIS.hash
+    at: int = 0
+    """when the last entry was booked, as it is stored"""
     breaks: list[Break] = field(default_factory=list)
     """the first `BREAKS_KEPT`"""
     broken: int = 0
@@ -81,7 +83,7 @@ class Walk:
         if self.marks and self.marks.get(seq, stored) != stored:
             self._break(seq, "has another hash than was kept elsewhere: it, or what stands before it, was rewritten.", is_mark=True)
         cost_nusd = values[_COST]
-        self.seq, self.digest, self.entries = seq, stored, self.entries + 1
+        self.seq, self.digest, self.at, self.entries = seq, stored, values[_AT], self.entries + 1
         self.cost_nusd += cost_nusd if isinstance(cost_nusd, int) else 0
 
     def end(self, head: Row[Any] | None) -> None:
@@ -138,8 +140,9 @@ class Chains:
 
 
 def read_heads(conn: Connection) -> dict[str, Row[Any]]:
-    """Read the head of every journal."""
-    return {row.name: row for row in conn.execute(select(journals))}
+    """Read the head of every journal: its name, seq and hash."""
+    rows: Iterable[Any] = conn.execute(select(journals.c.name, journals.c.seq, journals.c.hash))
+    return {row.name: row for row in rows}
 
 
 async def verify_chains(conn: AsyncConnection) -> list[Chain]:

@@ -7,17 +7,18 @@ Law: the URL says which database; a PostgreSQL driver is imported only where one
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from quota_router.errors import LedgerUnavailable
 from quota_router.store.engines import Durability, Engines
 from quota_router.store.ledger_file import read_path
-from quota_router.store.sqlite import open_sqlite
+from quota_router.store.sqlite import open_sqlite, read_file
 
-__all__ = ["Durability", "Engines", "exists", "is_postgres", "open_engines", "reading_beside", "show"]
+__all__ = ["Durability", "Engines", "exists", "is_postgres", "open_engines", "reading_beside", "reading_file", "show"]
 
 
 def is_postgres(url: str) -> bool:
@@ -69,16 +70,30 @@ def reading_beside(url: str) -> Iterator[Connection]:
     """
     if is_postgres(url):
         from quota_router.store.postgres import read_beside  # noqa: PLC0415 -- an extra: most ledgers are files
+
+        engine = read_beside(url)
     else:
-        from quota_router.store.sqlite import read_beside  # noqa: PLC0415 -- its twin
-    engine = read_beside(url)
+        engine = read_file(read_path(url))
+    with _reading(engine, show(url)) as conn:
+        yield conn
+
+
+@contextmanager
+def reading_file(path: Path) -> Iterator[Connection]:
+    """Read a ledger that is a file, as `reading_beside` does."""
+    with _reading(read_file(path.absolute()), str(path)) as conn:
+        yield conn
+
+
+@contextmanager
+def _reading(engine: Engine, name: str) -> Iterator[Connection]:
     try:
         with engine.connect() as conn:
             yield conn
     except SQLAlchemyError as exc:
         # The driver's own words: SQLAlchemy adds the statement and its values.
         why = str(exc.orig if isinstance(exc, DBAPIError) else exc).partition("\n")[0]
-        raise LedgerUnavailable(f"The ledger {show(url)} cannot be read: {why}.") from exc
+        raise LedgerUnavailable(f"The ledger {name} cannot be read: {why}.") from exc
     finally:
         engine.dispose()
 

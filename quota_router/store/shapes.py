@@ -14,11 +14,20 @@ from sqlalchemy import Row
 
 from quota_router.core.holds import EntryKind, HoldState
 from quota_router.core.usage import BUCKETS
+from quota_router.store.tables import EPOCH, MICROSECOND
 
 
 def show_instant(at: datetime) -> str:
     """An instant as RFC 3339 text in UTC, to the microsecond: all have one length, so that they sort as text."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def show_stored(at: int) -> str:
+    """Tell an instant as it is stored; one that no calendar has, which is none of ours, as its number."""
+    try:
+        return show_instant(EPOCH + at * MICROSECOND)
+    except OverflowError:
+        return str(at)
 
 
 def show_entry(row: Row[Any]) -> dict[str, Any]:

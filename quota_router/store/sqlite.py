@@ -93,13 +93,12 @@ async def open_sqlite(url: str, durability: Durability, clock: Callable[[], date
             os.close(lock_fd)
 
 
-def read_beside(url: str) -> Engine:
+def read_file(path: Path) -> Engine:
     """
-    An engine that reads the file beside whoever writes it, or while nobody does. It takes no lock of ours.
+    An engine that reads a ledger beside whoever writes it, or while nobody does. It takes no lock of ours.
 
     SQLite opens the file read-only: such a connection can neither write nor checkpoint, not even when it is the last to close.
     """
-    path = read_path(url)
     engine = create_engine("sqlite://", creator=lambda: _connect(path, "ro"), **_ONE_CONNECTION)
     return _with_settings(engine, path, {"busy_timeout": BUSY_TIMEOUT_MS, "trusted_schema": 0, "mmap_size": 0}, writes=False)
 

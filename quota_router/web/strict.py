@@ -67,13 +67,17 @@ def read_json(body: bytes, shape: type[Shape]) -> Shape:
 
 
 def read_key(request: web.Request) -> str | None:
+    """Read `Idempotency-Key`; `None`: it was not sent. Raises `InvalidRequest`, as `check_key` says."""
+    return check_key(request.headers.get("Idempotency-Key"))
+
+
+def check_key(key: str | None) -> str | None:
     """
-    Read `Idempotency-Key`; `None`: it was not sent.
+    Let a key pass, or none.
 
     Raises:
         InvalidRequest: it is empty, too long or not printable.
     """
-    key = request.headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= KEY_MAX_CHARS and key.isprintable()):
         raise InvalidRequest(f"`Idempotency-Key` must be 1 to {KEY_MAX_CHARS} printable characters.", param="Idempotency-Key")
     return key
