@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 from database_kit import is_postgres, url_of
 
-from quota_router.store.audit import Verdict, verify
+from quota_router.store.audit import verify
 from quota_router.store.lines import chain
 from quota_router.store.open import reading_beside
+from quota_router.store.verdict import Verdict
 
 Run = Callable[..., list[Any]]
 

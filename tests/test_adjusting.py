@@ -5,6 +5,7 @@ from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from database_kit import is_postgres
 from ledger_kit import NOON, Clock, admit, call, catalog, limit, new_id, open_ledger, post, provider
 from msgspec.structs import replace
 from sqlalchemy import select
@@ -259,6 +260,23 @@ async def test_something_else_under_the_same_id_is_a_conflict(tmp_path, clock, c
         with pytest.raises(Conflict, match="already names entry 1 of journal main"):
             await lane.run(Adjust(said=replace(once, **changes)))
         assert len(await rows(lane, entries)) == 1
+
+
+async def test_two_daemons_that_are_told_at_once_book_it_once(tmp_path, clock):
+    """
+    The unique key decides: whoever comes second finds the line of the first.
+    """
+    if not is_postgres():
+        pytest.skip("a file has one daemon")
+    of = catalog(limit(**USD))
+    async with open_ledger(tmp_path, clock, of) as one, open_ledger(tmp_path, clock) as two:
+        for number in range(20):
+            once = said(1, id=id_of_key("admin", str(number)))
+            both = await asyncio.gather(one.run(Adjust(said=once)), two.run(Adjust(said=once)))
+            assert sorted(recorded.replayed for recorded in both) == [False, True]
+            assert len({(recorded.journal, recorded.seq) for recorded in both}) == 1
+        assert await posted(one, clock) == await posted(two, clock) == {"cap": 20}
+        assert len(await rows(one, entries)) == 20
 
 
 def test_two_admins_may_use_one_key():

@@ -20,13 +20,14 @@ from quota_router.core.adjustments import Adjustment, Place, id_of_uuid
 from quota_router.core.limits import Unit
 from quota_router.errors import LedgerUnavailable
 from quota_router.store import audit, streaming
+from quota_router.store import verdict as verdict_room
 from quota_router.store.adjusting import Adjust
-from quota_router.store.audit import Kind
 from quota_router.store.holding import Sweep
 from quota_router.store.ledger import Admission, Settle
 from quota_router.store.open import reading_beside
 from quota_router.store.rebuild import rebuild
 from quota_router.store.tables import balances, entries
+from quota_router.store.verdict import Kind
 
 pytestmark = pytest.mark.usefixtures("database")
 USD = {"unit": Unit.USD, "limit": 10**12}
@@ -190,9 +191,21 @@ async def test_a_tail_that_was_cut_with_its_head_is_shown_by_a_head_kept_elsewhe
         ((digest,),) = run("SELECT hash FROM entries WHERE seq = 4")
         run("DELETE FROM entries WHERE seq > 4")
         run("UPDATE journals SET seq = 4, hash = ?", digest)
-    assert {finding.kind for finding in judge(ledger.folder, ledger.now).findings} <= {Kind.BALANCE}
+    assert {finding.kind for finding in judge(ledger.folder, ledger.now).findings} <= {Kind.BALANCE, Kind.HOLD}
     text = "Entry 6 of journal main is missing: its hash was kept elsewhere, and the journal ends at 4."
     assert (Kind.HEAD, text) in said(judge(ledger.folder, ledger.now, kept))
+
+
+async def test_holds_tell_of_entries_that_were_cut_with_their_head(ledger):
+    """
+    Without a head kept elsewhere, too: whoever takes a line away has to think of its hold.
+    """
+    with tampering(ledger.folder) as run:
+        ((hold_id, digest),) = run("SELECT b.hold_id, a.hash FROM entries a JOIN entries b ON a.seq = 2 AND b.seq = 3")
+        run("DELETE FROM entries WHERE seq > 2")
+        run("UPDATE journals SET seq = 2, hash = ?", digest)
+    holds = [finding.text for finding in judge(ledger.folder, ledger.now).findings if finding.kind is Kind.HOLD]
+    assert holds == [f"Hold {hold_id} is expired, and its entry is missing."]
 
 
 async def test_a_chain_that_was_hashed_anew_is_shown_by_a_head_kept_elsewhere(ledger):
@@ -376,7 +389,7 @@ async def test_who_waits_is_told_how_far_it_is(ledger):
 
 
 async def test_findings_beyond_a_bound_are_counted_only(ledger, monkeypatch):
-    monkeypatch.setattr(audit, "FINDINGS_KEPT", 2)
+    monkeypatch.setattr(verdict_room, "FINDINGS_KEPT", 2)
     with tampering(ledger.folder) as run:
         run("UPDATE entries SET reason = 'none'")
     verdict = judge(ledger.folder, ledger.now)

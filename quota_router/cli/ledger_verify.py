@@ -19,8 +19,8 @@ from quota_router.cli.output import configure_logs, print_json, print_table, sho
 from quota_router.cli.progress import showing
 
 if TYPE_CHECKING:
-    from quota_router.store.audit import Finding, Verdict
     from quota_router.store.chain import Walk
+    from quota_router.store.verdict import Finding, Verdict
 
 _HEAD = "JOURNAL:SEQ:HASH"
 _HEAD_SHAPE = re.compile(r".+:[1-9][0-9]{0,18}:[0-9a-fA-F]{64}")

@@ -10,88 +10,34 @@ Decision 2026-11 -- where there are more balances than that, the entries are rea
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, func, or_, select, type_coerce
+from sqlalchemy import Connection, Row, and_, exists, func, or_, select, type_coerce
 from sqlalchemy.exc import DBAPIError
 
 from quota_router.core.catalog import Catalog
-from quota_router.core.holds import HoldState
+from quota_router.core.holds import EntryKind, HoldState
 from quota_router.core.limits import Unit
 from quota_router.store.catalog import load_catalog
-from quota_router.store.chain import Chains, Walk, read_heads
+from quota_router.store.chain import Chains, read_heads
 from quota_router.store.migrate import find_problems, is_at_head
 from quota_router.store.present import hold_of, read_windows
 from quota_router.store.shapes import show_stored
 from quota_router.store.streaming import count_entries, stream_entries
-from quota_router.store.tables import Whole, balances, holds
+from quota_router.store.tables import Whole, balances, entries, holds
 from quota_router.store.tally import Counter, Tally
+from quota_router.store.verdict import Kind, Verdict
 
 BALANCES_AT_ONCE = 200_000
-FINDINGS_KEPT = 1_000
-"""The rest are counted."""
+ORPHANS_NAMED = 100
+"""Holds without their entry, of which each is named."""
 _UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, msgspec.MsgspecError)
 """What values raise that nobody of ours wrote."""
 
 Progress = Callable[[int, int], None]
 """Told (entries read, entries to be read)."""
-
-
-class Kind(StrEnum):
-    """What a finding is about."""
-
-    FILE = "file"
-    """the database itself is damaged"""
-    SCHEMA = "schema"
-    """tables or triggers are not what the revisions made"""
-    CHAIN = "chain"
-    """entries are not what was booked"""
-    HEAD = "head"
-    """entries are not what was kept elsewhere"""
-    BALANCE = "balance"
-    """a balance is not what entries and open holds come to"""
-    HOLD = "hold"
-    """a hold cannot be read"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong, as a sentence, and its numbers."""
-
-    kind: Kind
-    text: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class Verdict:
-    """What was read, and what is wrong with it."""
-
-    walks: list[Walk] = field(default_factory=list)
-    """each journal, to its end"""
-    balances: int = 0
-    """how many rows were compared"""
-    limits: int = 0
-    """of how many limits"""
-    findings: list[Finding] = field(default_factory=list)
-    """the first `FINDINGS_KEPT`"""
-    found: int = 0
-    """how many there are"""
-
-    @property
-    def is_whole(self) -> bool:
-        """Nothing is wrong."""
-        return self.found == 0
-
-    def add(self, kind: Kind, text: str, **numbers: object) -> None:
-        """Note one thing."""
-        self.found += 1
-        if len(self.findings) < FINDINGS_KEPT:
-            self.findings.append(Finding(kind=kind, text=text, numbers=numbers))
 
 
 def verify(
@@ -135,24 +81,25 @@ def _read(
     if conn.dialect.name == "sqlite":
         _judge_file(conn, verdict)
     tally, chains = _open_tally(conn, now, verdict), Chains(read_heads(conn), marks)
-    entries, seen = _Entries(conn, progress), set[tuple[str, int]]()
+    booked, seen = _Booked(conn, progress), set[tuple[str, int]]()
     for number, part in enumerate(_balances_in_parts(conn)):
         is_first = number == 0
         tally.want(((row.limit_name, row.bucket) for row in part), is_first=is_first)
-        for entry in entries.read():
+        for entry in booked.read():
             if is_first:
                 chains.take(entry)
             tally.take(entry)
         if is_first:
             verdict.walks = chains.end()
             _tell_breaks(verdict)
+            _judge_holds(conn, verdict)
         for row in part:
             _compare(row, tally, seen, verdict)
     _compare_missing(tally, seen, verdict)
     verdict.limits = len(tally.counters)
 
 
-class _Entries:
+class _Booked:
     """Reads all entries, as often as it takes, and says how far it is."""
 
     def __init__(self, conn: Connection, progress: Progress | None) -> None:
@@ -179,6 +126,16 @@ def _judge_file(conn: Connection, verdict: Verdict) -> None:
     for (text,) in conn.exec_driver_sql("PRAGMA integrity_check(20)"):
         if text != "ok":
             verdict.add(Kind.FILE, f"SQLite finds the file damaged: {text}.")
+
+
+def _judge_holds(conn: Connection, verdict: Verdict) -> None:
+    """Find holds whose entry is gone: they tell of a tail that was cut off with the head of its journal."""
+    ends = (EntryKind.POST, EntryKind.EXPIRE)
+    has_entry = exists(select(entries.c.seq).where(entries.c.hold_id == holds.c.id, entries.c.kind.in_(ends)))
+    is_booked = or_(holds.c.state == HoldState.POSTED, holds.c.state == HoldState.EXPIRED)
+    lost = select(holds.c.id, holds.c.state).where(is_booked, ~has_entry)
+    for row in conn.execute(lost.order_by(holds.c.id).limit(ORPHANS_NAMED)):
+        verdict.add(Kind.HOLD, f"Hold {row.id} is {row.state}, and its entry is missing.", hold_id=row.id)
 
 
 def _let_through_what_is_no_text(conn: Connection) -> bool:

@@ -17,9 +17,10 @@ from pathlib import Path
 from sqlalchemy import select
 
 from quota_router.errors import LedgerError
-from quota_router.store.audit import Progress, Verdict, verify
+from quota_router.store.audit import Progress, verify
 from quota_router.store.open import reading_beside, reading_file
 from quota_router.store.tables import epochs
+from quota_router.store.verdict import Verdict
 
 PAGES_AT_ONCE = 2_000
 """Eight megabytes between two words about how far it is."""

@@ -160,7 +160,7 @@ entries = _table(
     Index("ix_entries_resolution", "hold_id", "kind", unique=True),
 )
 """Money only, append-only; a call's are found through its holds. `cost_nusd` is the change in spend, so that the sum is spend.
-`NULL`: the price is unknown."""
+`NULL`: the price is unknown. In an adjustment `hold_id` is its own id, which no hold has."""
 
 journals = _table(
     "journals",
