@@ -31,7 +31,7 @@ from quota_router.core.adjustments import Place
 from quota_router.core.calls import Call, CallFacts, Operation, Plane
 from quota_router.core.catalog import Attachment, Caller, Catalog, Family, Model, Network, Provider
 from quota_router.core.decision import Chosen
-from quota_router.core.holds import EntryKind, Event, Outcome, Settlement
+from quota_router.core.holds import EntryKind, Event, HoldState, Outcome, Settlement
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable, Rates, cost_nusd
 from quota_router.core.secrets import Secret
@@ -48,8 +48,10 @@ from quota_router.store.open import Durability, open_engines, reading_beside
 from quota_router.store.present import new_state
 from quota_router.store.prices import PriceBook
 from quota_router.store.rebuild import rebuild
-from quota_router.store.rows import statements_for, write_rows
+from quota_router.store.rows import NewCall, NewHold, ResolvedHold, statements_for, write_rows
 from quota_router.store.sole import JOURNAL
+from quota_router.store.state import State, labels_text
+from quota_router.store.tables import microseconds
 
 SMALL = 10_000
 """What the larger ledger is compared with."""
@@ -111,31 +113,82 @@ def build_catalog() -> Catalog:
 
 
 def fill(engines: Engines, entries: int, now: datetime, progress: Progress) -> None:
-    """Book *entries* answers, spread over `SPAN`, without the holds that came before them."""
+    """Book *entries* answers, spread over `SPAN`, each with its call and its hold."""
     statements, new_id = statements_for(engines.lane.dialect), Ids()
     task = progress.add_task(f"writing {entries:,} entries", total=entries)
     with engines.lane.connect() as conn, conn.begin():
         state = new_state(conn, JOURNAL)
         for number in range(entries):
-            at = now - SPAN + SPAN * number / entries
-            usage = Usage(input=900 + number % 400, cache_read=number % 7 * 1_000, output=50 + number % 300)
-            place = Place(
-                call_id=new_id(),
-                provider=PROVIDERS[number % 3],
-                account=PROVIDERS[number % 3],
-                model=MODEL,
-                upstream_model=f"{MODEL}-20250929",
-                caller=CALLERS[number % 5],
-                labels=("docs", "nightly") if number % 4 else (),
-            )
-            money = Settlement(
-                event=Event.POST, outcome=Outcome.OK, usage=usage, cost_nusd=cost_nusd(usage, PRICE), price_source=PRICE.source
-            )
-            append(state, at, EntryKind.POST, money, of=place, own_id=new_id(), held_at=at, estimate_nusd=9_000_000)
+            book(state, number, now - SPAN + SPAN * number / entries, new_id)
             if (number + 1) % FILLED_AT_ONCE == 0 or number + 1 == entries:
                 write_rows(conn, statements, state.take_writes())
                 progress.update(task, completed=number + 1)
     progress.remove_task(task)
+
+
+def book(state: State, number: int, at: datetime, new_id: Ids) -> None:
+    """One answered call: its row, a hold that was posted, and the line of money."""
+    labels = ("docs", "nightly") if number % 4 else ()
+    whose = {
+        "provider": PROVIDERS[number % 3],
+        "account": PROVIDERS[number % 3],
+        "model": MODEL,
+        "upstream_model": f"{MODEL}-20250929",
+        "caller": CALLERS[number % 5],
+        "workflow": None,
+        "stage": None,
+    }
+    call_id, hold_id, moment = new_id(), new_id(), microseconds(at)
+    state.write(
+        NewCall(
+            id=call_id,
+            caller=whose["caller"],
+            idempotency_key=None,
+            fingerprint=None,
+            plane=Plane.DATA,
+            operation=Operation.MESSAGES,
+            model=MODEL,
+            labels=labels_text(labels),
+            workflow=None,
+            stage=None,
+            decision="[]",
+            at=moment,
+        )
+    )
+    state.write(
+        NewHold(
+            id=hold_id,
+            call_id=call_id,
+            journal=JOURNAL,
+            attempt=1,
+            labels=labels_text(labels),
+            plane=Plane.DATA,
+            state=HoldState.HELD,
+            estimate="[]",
+            held_at=moment,
+            expires_at=moment + 1,
+            **whose,
+        )
+    )
+    state.write(
+        ResolvedHold(
+            state=HoldState.POSTED,
+            outcome=Outcome.OK,
+            failure=None,
+            status=None,
+            fingerprint="",
+            latency_ms=900,
+            first_byte_ms=300,
+            resolved_at=moment,
+            of_hold=hold_id,
+        )
+    )
+    usage = Usage(input=900 + number % 400, cache_read=number % 7 * 1_000, output=50 + number % 300)
+    money = Settlement(
+        event=Event.POST, outcome=Outcome.OK, usage=usage, cost_nusd=cost_nusd(usage, PRICE), price_source=PRICE.source
+    )
+    place = Place(call_id=call_id, labels=labels, **whose)
+    append(state, at, EntryKind.POST, money, of=place, own_id=hold_id, held_at=at, estimate_nusd=9_000_000)
 
 
 async def time_checks(lane: Lane) -> list[float]:
