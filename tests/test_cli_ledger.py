@@ -2,14 +2,17 @@
 
 import csv
 import json
+import logging
 import re
 import sqlite3
 import stat
 import subprocess
+import sys
 from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from database_kit import is_postgres, url_of
 from tamper_kit import tampering
 from test_cli import CATALOG, COMMAND, TIMEOUT_S, ledger_of, move_in, run, serving
@@ -31,8 +34,20 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(capfd):
-    """Run a command in this process: it is quicker."""
+def command(capfd, monkeypatch):
+    """
+    Run a command in this process: it is quicker.
+
+    What a command sets up for the logs of its whole process must not outlive it here, where other tests follow: they would write to
+    a stderr that is closed.
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    monkeypatch.setattr(structlog, "configure", lambda **_: None)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
 
     def command(*arguments):
         with pytest.raises(SystemExit) as ended:
@@ -40,7 +55,8 @@ def command(capfd):
         said = capfd.readouterr()
         return SimpleNamespace(returncode=ended.value.code, stdout=said.out, stderr=said.err)
 
-    return command
+    yield command
+    structlog.reset_defaults()
 
 
 @pytest.fixture
