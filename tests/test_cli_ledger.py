@@ -323,6 +323,13 @@ def test_every_command_works_beside_a_daemon(up, command):
     assert command("ledger", "verify").returncode == Exit.OK
 
 
+def test_usage_shows_money_without_a_call(up, command):
+    adjust(command, "2")
+    said = command("usage").stdout
+    assert re.search(r"^  near +0 .*\$2 ", said, re.MULTILINE), said
+    assert command("usage", "--until", "2026-01-01").stdout == "Nothing was used in that time.\n"
+
+
 def test_a_key_is_one_with_a_daemon_and_without(home, command, monkeypatch):
     command("apply")
     adjust(command, "1", "--key", "k")

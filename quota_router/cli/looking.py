@@ -184,7 +184,8 @@ def usage(
 
 def print_usage(report: dict[str, Any], keys: list[str]) -> None:
     """Print what `GET usage` answers, grouped by *keys*."""
-    if not report["total"]["attempts"]:
+    # An adjustment is money without an attempt.
+    if not report["total"]["attempts"] and not report["total"]["cost_nusd"]:
         typer.echo("Nothing was used in that time.")
         return
     columns = (*keys, ">calls", ">attempts", ">failures", ">tokens in", ">tokens out", ">cost", ">list price of flat", ">p50 ms")
