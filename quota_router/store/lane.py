@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,6 +28,7 @@ from quota_router.store.projection import project
 from quota_router.store.spill import Spill, Spilled
 from quota_router.store.state import State
 from quota_router.store.tenure import Job, Tenure
+from quota_router.store.tickets import Ticket
 from quota_router.store.writer import Edit, RolledBack, Writer
 
 BATCH_MAX = 256
@@ -50,23 +50,6 @@ R = TypeVar("R")
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Ticket:
-    """A job in the queue."""
-
-    job: Job[Any] | None
-    edit: Edit[Any] | None
-    answer: asyncio.Future[Any]
-    patient_until: float
-    """loop time; it waits so long while the database takes no writes"""
-    spills: bool = False
-    """what it settles may go to the spill file, which ends it"""
-    needs_answer: bool = True
-    """False: it is enough to know that what it settles is safe"""
-    unclaimed: Callable[[Any], None] | None = None
-    """told the answer when nobody waits for it any more"""
-
-
 class Lane:
     """
     The one writer. Open it with `async with`; what is queued when it closes is still written.
@@ -83,7 +66,7 @@ class Lane:
         self._settle_wait_s = settle_wait_s
         self._spill = spill
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lane")
-        self._queue: deque[_Ticket] = deque()
+        self._queue: deque[Ticket] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -230,7 +213,7 @@ class Lane:
         answer: asyncio.Future[Any] = self._loop.create_future()
         until = self._loop.time() + patience_s
         self._queue.append(
-            _Ticket(
+            Ticket(
                 job=job,
                 edit=edit,
                 answer=answer,
@@ -261,25 +244,25 @@ class Lane:
             elif self._queue[0].edit is not None:
                 await self._run_edit(self._queue.popleft())
             else:
-                batch: list[_Ticket] = []
+                batch: list[Ticket] = []
                 while self._queue and self._queue[0].edit is None and len(batch) < BATCH_MAX:
                     batch.append(self._queue.popleft())
                 if not self._queue:
                     self._wake.clear()
                 await self._run_batch(batch)
 
-    async def _run_batch(self, batch: list[_Ticket]) -> None:
+    async def _run_batch(self, batch: list[Ticket]) -> None:
         try:
             answers = await self._commit(batch)
         except Exception as error:  # noqa: BLE001 -- whatever broke, the batch is not written
             await self._take_apart(batch, error)
         else:
             for ticket, answer in zip(batch, answers, strict=True):
-                _give(ticket, answer)
+                ticket.give(answer)
             if any(ticket.job is not None and ticket.job.frees for ticket in batch):
                 self.when_freed()
 
-    async def _commit(self, batch: list[_Ticket]) -> list[Any]:
+    async def _commit(self, batch: list[Ticket]) -> list[Any]:
         """Commit one batch, again when another daemon got in its way."""
         jobs = [ticket.job for ticket in batch]
         for _ in range(CONTENDED_TRIES - 1):
@@ -291,7 +274,7 @@ class Lane:
                 await self._in_thread(self._writer.forget)
         return await self._in_thread(self._writer.commit, jobs)
 
-    async def _take_apart(self, batch: list[_Ticket], error: Exception) -> None:
+    async def _take_apart(self, batch: list[Ticket], error: Exception) -> None:
         """
         Nothing, or everything, of the batch was written: read the present again, and give each job a transaction of its own.
 
@@ -315,13 +298,13 @@ class Lane:
                 await self._in_thread(self._writer.let_go, mistake)
                 answer = _caused(QuotaRouterError(), mistake)
             waiting.popleft()
-            _give(ticket, answer)
+            ticket.give(answer)
         if waiting and is_down:
             self._queue.extendleft(reversed(waiting))
             self._wake.set()
             self.trouble = self._writer.describe(error)
 
-    async def _run_edit(self, ticket: _Ticket) -> None:
+    async def _run_edit(self, ticket: Ticket) -> None:
         assert ticket.edit is not None
         try:
             answer = await self._in_thread(self._writer.edit, ticket.edit)
@@ -333,7 +316,7 @@ class Lane:
             log.exception("an edit could not be written", action="edit_failed")
             await self._in_thread(self._writer.let_go, error)
             answer = _caused(LedgerUnavailable(), error)
-        _give(ticket, answer)
+        ticket.give(answer)
         self.when_freed()
 
     # --- while the database takes no writes -----------------------------------------------------------------------------------
@@ -364,11 +347,11 @@ class Lane:
                 log.warning("settlements were spilled", action="settlements_spilled", settlements=len(waiting))
                 for ticket in spilling:
                     self._queue.remove(ticket)
-                    _give(ticket, LedgerUnavailable(self.trouble) if ticket.needs_answer else None)
+                    ticket.give(LedgerUnavailable(self.trouble) if ticket.needs_answer else None)
         now = self._loop.time()
         for ticket in [ticket for ticket in self._queue if ticket.patient_until <= now or self._closing]:
             self._queue.remove(ticket)
-            _give(ticket, LedgerUnavailable(self.trouble))
+            ticket.give(LedgerUnavailable(self.trouble))
 
     # --- in the thread --------------------------------------------------------------------------------------------------------
 
@@ -387,18 +370,6 @@ class Lane:
 
 def _nothing() -> None:
     """Nobody waits."""
-
-
-def _give(ticket: _Ticket, answer: Any) -> None:  # noqa: ANN401 -- whatever the job answers
-    """Answer; a job whose caller has stopped waiting is done all the same."""
-    if ticket.answer.done():
-        if ticket.unclaimed is not None and not isinstance(answer, Exception):
-            ticket.unclaimed(answer)
-    elif isinstance(answer, Exception):
-        ticket.answer.set_exception(answer)
-        ticket.answer.exception()  # a settlement that nobody waits for has nobody to read its error: the lane has logged it
-    else:
-        ticket.answer.set_result(answer)
 
 
 def _caused(error: QuotaRouterError, cause: Exception) -> QuotaRouterError:
