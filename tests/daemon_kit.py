@@ -67,17 +67,22 @@ class Process:
     process: asyncio.subprocess.Process
     url: str
 
-    @classmethod
-    async def start(cls, path: Path, env: Mapping[str, str]) -> "Process":
-        """Start it and wait for the line that tells its address."""
+    @staticmethod
+    async def launch(path: Path, env: Mapping[str, str]) -> tuple[asyncio.subprocess.Process, str]:
+        """Start it, and return it with the line that it says once it listens; empty: it ended before."""
         command = (sys.executable, "-m", "quota_router.cli", "serve", "--config", str(path))
         with (path.parent / "daemon.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(*command, env=dict(env), stdout=asyncio.subprocess.PIPE, stderr=log)
         assert process.stdout is not None
         async with asyncio.timeout(START_TIMEOUT_S):
-            line = (await process.stdout.readline()).decode()
+            return process, (await process.stdout.readline()).decode().strip()
+
+    @classmethod
+    async def start(cls, path: Path, env: Mapping[str, str]) -> "Process":
+        """Start it and wait for the line that tells its address."""
+        process, line = await cls.launch(path, env)
         assert "http://" in line, f"no address: {line!r}; log: {(path.parent / 'daemon.log').read_text()[-2000:]}"
-        return cls(process=process, url="http://" + line.split("http://", 1)[1].strip())
+        return cls(process=process, url="http://" + line.split("http://", 1)[1])
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit code."""

@@ -8,6 +8,7 @@ Never: lets a caller's cancellation reach the database, or begins a batch before
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -347,11 +348,21 @@ class Lane:
                 log.warning("settlements were spilled", action="settlements_spilled", settlements=len(waiting))
                 for ticket in spilling:
                     self._queue.remove(ticket)
-                    ticket.give(LedgerUnavailable(self.trouble) if ticket.needs_answer else None)
+                    if ticket.needs_answer:
+                        self._refuse(ticket)
+                    else:
+                        ticket.give(None)
         now = self._loop.time()
         for ticket in [ticket for ticket in self._queue if ticket.patient_until <= now or self._closing]:
             self._queue.remove(ticket)
-            ticket.give(LedgerUnavailable(self.trouble))
+            self._refuse(ticket)
+
+    def _refuse(self, ticket: Ticket) -> None:
+        """Say that it could not be done. A COMMIT that failed may have been one: a hold that it left is given back, whenever."""
+        ticket.give(LedgerUnavailable(self.trouble))
+        undo = ticket.job.undo if ticket.job is not None else None
+        if undo is not None:
+            _ = self._enqueue(job=undo, patience_s=math.inf, needs_answer=False)
 
     # --- in the thread --------------------------------------------------------------------------------------------------------
 

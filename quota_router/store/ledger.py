@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from quota_router.core.calls import Call
 from quota_router.core.decision import Candidate, Chosen, Decision, NoneUsable, Question, decide
-from quota_router.core.holds import CallState, Charge, Hold, HoldState, Settlement, amount_held
+from quota_router.core.holds import CallState, Charge, Event, Hold, HoldState, Outcome, Settlement, amount_held
 from quota_router.core.limits import Gauge, Window
 from quota_router.core.verdict import show_rung
 from quota_router.errors import Conflict, UnknownHold
@@ -88,6 +88,12 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
     def frees(self) -> bool:
         """With the attempt before it."""
         return self.after is not None
+
+    @property
+    def undo(self) -> "Settle | None":
+        """The void of its hold: nothing was sent on it."""
+        void = Settlement(event=Event.VOID, outcome=Outcome.CANCELLED)
+        return Settle(hold_id=self.hold_id, settlement=void) if isinstance(self._answer, Admission) else None
 
     def run(self, state: State, now: datetime) -> "Admission | NoneUsable":
         """

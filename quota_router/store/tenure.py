@@ -64,6 +64,11 @@ class Job(Struct, Generic[T], kw_only=True):
         return False
 
     @property
+    def undo(self) -> "Job[Any] | None":
+        """What gives back a hold that it may have left although its caller was refused; `None`: it leaves none."""
+        return None
+
+    @property
     def looks_at_everything(self) -> bool:
         """It wants every open hold and balance, and changes nothing."""
         return False
