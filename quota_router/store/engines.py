@@ -45,14 +45,14 @@ class Engines:
 
     async def reach(self) -> None:
         """
-        See whether anybody answers there.
+        See whether anybody answers there, and a file lets itself be written.
 
         Raises:
             LedgerUnavailable: nobody does; the sentence says what came instead.
         """
         try:
-            async with self.write.connect():
+            async with self.write.begin():
                 pass
         except (SQLAlchemyError, OSError) as exc:
             told = str(getattr(exc, "orig", exc)).strip().partition("\n")[0]
-            raise LedgerUnavailable(f"The ledger {self.name} cannot be reached: {told}.") from exc
+            raise LedgerUnavailable(f"The ledger {self.name} cannot be used: {told}.") from exc

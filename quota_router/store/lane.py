@@ -78,7 +78,11 @@ class Lane:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        await self._in_thread(self._open)
+        try:
+            await self._in_thread(self._open)
+        except self._writer.failures as error:
+            await self._close()
+            raise LedgerUnavailable(self._writer.describe(error)) from error
         self._task = asyncio.create_task(self._run(), name="lane")
         return self
 
@@ -88,6 +92,9 @@ class Lane:
         self._wake.set()
         if self._task is not None:
             await self._task
+        await self._close()
+
+    async def _close(self) -> None:
         await self._in_thread(self._writer.disconnect)
         self._thread.shutdown()
 

@@ -10,12 +10,11 @@ Decision 2026-11 -- the state is reloaded whole after every failed batch. It cos
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
-from quota_router.errors import LedgerUnavailable
+from quota_router.store.ledger_file import LedgerFile
 from quota_router.store.present import (
     new_state,
     read_adjustments,
@@ -36,12 +35,11 @@ JOURNAL = "main"
 
 
 class Sole:
-    """Holds a SQLite ledger, as the one process that writes it. *path* is there and locked."""
+    """Holds a SQLite ledger, as the one process that writes it. *file* is there and locked."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
-        self._path = path
+    def __init__(self, file: LedgerFile, clock: Callable[[], datetime]) -> None:
+        self._file = file
         self._clock = clock
-        self._identity = _identify(path)
         self._last_now = EPOCH
 
     def settle_in(self, conn: Connection) -> str:  # noqa: ARG002 -- a tenure's shape
@@ -50,7 +48,7 @@ class Sole:
 
     def load(self, conn: Connection, journal: str) -> State:
         """Read the whole present."""
-        self._refuse_other_file()
+        self._file.refuse_another()
         state = new_state(conn, journal)
         read_everything(conn, state, max(self._clock(), state.head.at))
         self._last_now = max(self._last_now, state.latest)
@@ -58,7 +56,7 @@ class Sole:
 
     def learn(self, conn: Connection, state: State, jobs: Sequence[Job[Any]]) -> datetime:
         """Read what memory does not hold."""
-        self._refuse_other_file()
+        self._file.refuse_another()
         hold_ids = [hold_id for job in jobs for hold_id in job.hold_ids if hold_id not in state.holds]
         if hold_ids:
             rows = read_holds(conn, hold_ids)
@@ -76,16 +74,3 @@ class Sole:
 
     def claim_catalog(self, conn: Connection) -> None:
         """A write transaction keeps everybody away as it is."""
-
-    def _refuse_other_file(self) -> None:
-        try:
-            found = _identify(self._path)
-        except OSError as exc:
-            raise LedgerUnavailable(f"The ledger {self._path} is gone. Put it back: it is never made anew while we run.") from exc
-        if found != self._identity:
-            raise LedgerUnavailable(f"The ledger {self._path} was replaced by another file. Put the first one back, or restart.")
-
-
-def _identify(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino

@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from quota_router.errors import ConfigError, LedgerUnavailable
 from quota_router.store.engines import Durability, Engines
-from quota_router.store.ledger_file import SETTING, make_private, read_path, take_lock
+from quota_router.store.ledger_file import SETTING, LedgerFile, make_private, read_path, take_lock
 from quota_router.store.sole import Sole
 
 APPLICATION_ID = 0x71727472
@@ -74,15 +74,17 @@ async def open_sqlite(url: str, durability: Durability, clock: Callable[[], date
     path = read_path(url)
     _judge_version(sqlite3.sqlite_version_info)
     lock_fd = take_lock(path)
-    lane = _tuned(create_engine("sqlite://", creator=lambda: _connect(path), **_ONE_CONNECTION), path, durability, writes=True)
-    write, read = (_make_engine(path, durability, writes=writes) for writes in (True, False))
+    file = LedgerFile(path)
+    lane = _tuned(create_engine("sqlite://", creator=lambda: _connect(file), **_ONE_CONNECTION), path, durability, writes=True)
+    write, read = (_make_engine(file, durability, writes=writes) for writes in (True, False))
     try:
         make_private(path)
         # The writer goes first: it makes the file a WAL database, which the readers only find.
         for engine in (write, read):
             async with engine.connect():
                 pass
-        yield Engines(lane=lane, write=write, read=read, tenure=Sole(path, clock), name=str(path), spill_folder=path.parent)
+        file.remember()
+        yield Engines(lane=lane, write=write, read=read, tenure=Sole(file, clock), name=str(path), spill_folder=path.parent)
     finally:
         try:
             # Readers first, so that the writer's close is the last and checkpoints; then the lock goes.
@@ -99,13 +101,15 @@ def read_file(path: Path) -> Engine:
 
     SQLite opens the file read-only: such a connection can neither write nor checkpoint, not even when it is the last to close.
     """
-    engine = create_engine("sqlite://", creator=lambda: _connect(path, "ro"), **_ONE_CONNECTION)
+    file = LedgerFile(path)
+    engine = create_engine("sqlite://", creator=lambda: _connect(file, "ro"), **_ONE_CONNECTION)
     return _with_settings(engine, path, {"busy_timeout": BUSY_TIMEOUT_MS, "trusted_schema": 0, "mmap_size": 0}, writes=False)
 
 
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+def _connect(file: LedgerFile, mode: str = "rw") -> sqlite3.Connection:
     """Open the file that is there; one that is gone is not made anew. Opened and used in the lane's thread, closed in another."""
-    return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
+    file.refuse_another()
+    return sqlite3.connect(f"{file.path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _judge_version(version: tuple[int, ...]) -> None:
@@ -121,14 +125,15 @@ def _judge_version(version: tuple[int, ...]) -> None:
         )
 
 
-def _make_engine(path: Path, durability: Durability, *, writes: bool) -> AsyncEngine:
+def _make_engine(file: LedgerFile, durability: Durability, *, writes: bool) -> AsyncEngine:
     engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
+        URL.create("sqlite+aiosqlite", database=file.path.as_uri(), query={"mode": "rw", "uri": "true"}),
         connect_args={"isolation_level": None},
         pool_size=1 if writes else READ_CONNECTIONS,
         max_overflow=0,
     )
-    _tuned(engine.sync_engine, path, durability, writes=writes)
+    event.listen(engine.sync_engine, "do_connect", lambda *_: file.refuse_another())
+    _tuned(engine.sync_engine, file.path, durability, writes=writes)
     return engine
 
 
