@@ -370,3 +370,15 @@ async def test_a_ledger_cut_to_nothing_after_a_crash_is_not_begun_anew(tmp_path)
                     pytest.fail("it started")
         async with open_house(tmp_path):
             await house.check()
+
+
+async def test_a_daemon_whose_log_cannot_be_written_serves_all_the_same(tmp_path):
+    """
+    The disk that is full is often that of the log too.
+    """
+    async with open_house_apart(tmp_path, log=Path("/dev/full")) as house:
+        assert {told.status for told in await house.ask_all_at_once()} == {200}
+        house.process.send_signal(signal.SIGHUP)
+        house.process.send_signal(signal.SIGTERM)
+        assert await house.process.wait() == 0
+    await house.check()

@@ -5,13 +5,15 @@ Law: answers go to stdout, logs to stderr; a number is shown whole, never rounde
 Never: takes markup from what it shows: names are data.
 """
 
+import io
 import json
 import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -24,6 +26,8 @@ PIPE_WIDTH = 160
 """Columns where nobody says how wide the page is."""
 UNKNOWN = "?"
 NOTHING = "-"
+STDERR = 2
+"""The descriptor."""
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
@@ -72,7 +76,7 @@ def configure_logs(level: int = logging.ERROR) -> None:
     """Send our logs and those of the libraries to stderr: readable on a terminal, else one JSON object a line."""
     import structlog  # noqa: PLC0415 -- only some commands log
 
-    is_terminal = sys.stderr.isatty()
+    is_terminal, stderr = sys.stderr.isatty(), cast("TextIO", _Lossy())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -86,10 +90,10 @@ def configure_logs(level: int = logging.ERROR) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stderr),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -97,3 +101,17 @@ def configure_logs(level: int = logging.ERROR) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+class _Lossy(io.TextIOBase):
+    """
+    The process's stderr, which never complains: what a full disk does not take of the log is lost, and no call with it.
+
+    It keeps nothing back: Python would try again at the end, and make a failure of it.
+    """
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            os.write(STDERR, text.encode("utf-8", "backslashreplace"))
+        return len(text)
