@@ -5,9 +5,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -34,12 +35,16 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def write_config(folder: Path, catalog: str, server: str = "") -> Path:
-    """Write a file whose ledger lies in *folder*. A failed call is not repeated at its provider, unless *server* says so."""
+def write_config(folder: Path, catalog: str, server: str = "", *, ledger: str | None = None, listen: str = "127.0.0.1:0") -> Path:
+    """
+    Write a file. A failed call is not repeated at its provider, unless *server* says so.
+
+    *ledger*: a database's URL; `None`: that of *folder*.
+    """
     path = folder / "quota-router.toml"
     if "retries_lone" not in server:
         server += "retries_lone = 0\n"
-    path.write_text(f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(folder)}"\n{server}\n{catalog}')
+    path.write_text(f'[server]\nlisten = "{listen}"\ndatabase = "{ledger or url_of(folder)}"\n{server}\n{catalog}')
     return path
 
 
@@ -51,10 +56,18 @@ def provider_toml(name: str, base_url: str, *, vendor: str = "openai", more: str
 
 
 @asynccontextmanager
-async def open_here(folder: Path, catalog: str, *, server: str = "", **variables: str) -> AsyncIterator[Daemon]:
+async def open_here(
+    folder: Path,
+    catalog: str,
+    *,
+    server: str = "",
+    ledger: str | None = None,
+    clock: Callable[[], datetime] | None = None,
+    **variables: str,
+) -> AsyncIterator[Daemon]:
     """A daemon in this loop: for laws that need to look inside. Keys are given as KEY_NAME="…"."""
-    path, env = write_config(folder, catalog, server), environ(folder, **variables)
-    async with open_daemon(config.load(path, env), env) as daemon:
+    path, env = write_config(folder, catalog, server, ledger=ledger), environ(folder, **variables)
+    async with open_daemon(config.load(path, env), env, clock=clock) as daemon:
         yield daemon
         if not daemon.services.is_draining:
             await daemon.drain()

