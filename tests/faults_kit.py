@@ -78,6 +78,17 @@ async def refusing(url: str, *tables: str) -> AsyncIterator[None]:
         await asyncio.to_thread(_run, url, *(_ROOM[kind].format(table) for table in tables))
 
 
+@contextmanager
+def holding(url: str) -> Iterator[None]:
+    """Whoever wants to write waits until the block ends; reads go on."""
+    with session(url) as run:
+        run("BEGIN" if is_postgres(url) else "BEGIN IMMEDIATE")
+        if is_postgres(url):
+            run("SELECT value FROM epochs FOR UPDATE")
+        yield
+        run("ROLLBACK")
+
+
 async def wait_alone(url: str, bound_s: float = BOUND_S) -> None:
     """Return once the server has noticed that a daemon is gone; a file has nobody who could."""
     if not is_postgres(url):

@@ -24,7 +24,7 @@ from quota_router.store.ledger_file import read_path
 
 DIALECTS = ("openai", "anthropic")
 SERVER = "sweep_s = 0.2\n"
-KEYS = {f"KEY_{dialect.upper()}": dialect for dialect in DIALECTS}
+KEYS = {f"KEY_{name.upper()}": name for name in (*DIALECTS, "openrouter", "nowhere", "busy")}
 _WITHOUT_OVERRIDE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
 """Root may write what is read-only: a daemon that is started so may not. 24 is PR_CAPBSET_DROP, 1 CAP_DAC_OVERRIDE (prctl(2) and
 capabilities(7), read 2026-11-25); whoever is not root is refused, and needs it not."""
@@ -125,8 +125,16 @@ class House:
 
 
 def catalog_of(gate: Gate) -> str:
+    """
+    A model of each dialect, and three more.
+
+    `drained`, where hanging up does not stop the bill; `falls`, whose first rung cannot be reached; `moves`, whose first refuses.
+    """
     urls = {"openai": gate.openai_base_url, "anthropic": gate.anthropic_base_url}
     catalog = "".join(provider_toml(name, urls[name], vendor=name) + model_toml(name, name) for name in DIALECTS)
+    catalog += provider_toml("openrouter", gate.openai_base_url, vendor="openrouter") + model_toml("drained", "openrouter")
+    catalog += provider_toml("nowhere", "http://127.0.0.1:1/v1") + model_toml("falls", "nowhere", "openai")
+    catalog += provider_toml("busy", gate.busy_base_url) + model_toml("moves", "busy", "openai")
     catalog += budget_toml("usd", "everyone", "usd", "1000", window="forever")
     return catalog + budget_toml("places", "everyone", "concurrency", "1000", window="forever")
 
