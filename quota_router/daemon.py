@@ -9,15 +9,13 @@ Never: handles a call.
 import asyncio
 import contextlib
 import gc
-import os
 import random
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -27,7 +25,6 @@ from quota_router import config
 from quota_router.admission import Admissions
 from quota_router.core.catalog import Catalog
 from quota_router.core.desired import build_catalog
-from quota_router.core.ids import uuid7
 from quota_router.core.networks import refuse_new_networks
 from quota_router.core.retries import Retries
 from quota_router.core.secrets import Secret
@@ -35,6 +32,7 @@ from quota_router.crashpoints import CrashPoint, reach
 from quota_router.decisions import Decisions
 from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUnavailable, ShuttingDown
 from quota_router.ladder import Ladders
+from quota_router.machine import Ids, utc_now
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.routing import Routing
@@ -59,36 +57,10 @@ SENT_FILE = "the file that was sent"
 CLOCK_TOLERANCE = timedelta(hours=1)
 GC_THRESHOLD = 20_000
 """Objects made before the collector looks for cycles: the default of 700 has it walk every running call many times over."""
-ID_RANDOM_BYTES = 10
-IDS_PER_FETCH = 64
-NS_PER_MS = 1_000_000
 START_PAUSE_S = 1.0
 """Between two tries to reach a ledger's server that was not there at start."""
 
 log = structlog.get_logger()
-
-
-def utc_now() -> datetime:
-    """The clock. Only this file and what it hands it to reads it."""
-    return datetime.now(UTC)
-
-
-class Ids:
-    """
-    Draws UUIDv7s.
-
-    Randomness is fetched for many at a time: each fetch lets go of the interpreter, and getting it back costs more than the id.
-    """
-
-    def __init__(self) -> None:
-        self._random = b""
-
-    def __call__(self) -> str:
-        """Draw one."""
-        if len(self._random) < ID_RANDOM_BYTES:
-            self._random = os.urandom(ID_RANDOM_BYTES * IDS_PER_FETCH)
-        drawn, self._random = self._random[:ID_RANDOM_BYTES], self._random[ID_RANDOM_BYTES:]
-        return uuid7(time.time_ns() // NS_PER_MS, drawn)
 
 
 @dataclass(slots=True)
