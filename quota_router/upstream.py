@@ -1,7 +1,8 @@
 """
 The only file that opens connections to upstreams.
 
-Law: no hold, no connection; and each address is judged when it is connected to (`core/networks`), however it was written or found.
+Law: no hold, no call; what is asked without one is a quota endpoint, by a GET without a body, which nobody charges for. Each
+address is judged when it is connected to (`core/networks`), however it was written or found.
 Never: follows a redirect, keeps a cookie, reads a proxy from the environment, unpacks a body, adds a header, or repeats a request.
 
     connect_timeout_s      a free place, the name, TCP and TLS, together
@@ -20,6 +21,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache, partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
@@ -91,6 +93,25 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float
     gap_timeout_s: float
     total_timeout_s: float
+
+
+class QuotaRequest(Struct, frozen=True, kw_only=True):
+    """One GET of a quota endpoint, under the network policy of the provider it is asked for. `headers`: all that are sent."""
+
+    provider: Provider
+    url: str
+    headers: Mapping[str, str]
+    connect_timeout_s: float
+    total_timeout_s: float
+    max_bytes: int
+
+
+class QuotaAnswer(Struct, frozen=True, kw_only=True):
+    """What a quota endpoint said. `headers`: their case does not matter; `body`: only of a 200."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class UpstreamAnswer:
@@ -207,20 +228,11 @@ class Upstream:
             UpstreamUnavailable: no answer came; `dispatched` says whether the request may have been received.
         """
         assert hold_id, "no hold, no connection"
-        provider = request.provider
-        url = _target(request.url, provider.network, provider.allow)
         if request.total_timeout_s <= 0:
-            raise _unavailable(provider, "total_timeout", dispatched=False)
-        session = self._sessions.get((provider.network, provider.allow)) or self._open_session(provider)
+            raise _unavailable(request.provider, "total_timeout", dispatched=False)
         connect_s = min(request.connect_timeout_s, request.total_timeout_s)
         timeout = _timeouts(max(request.total_timeout_s, connect_s + CONNECT_MARGIN_S), connect_s, request.first_byte_timeout_s)
-        try:
-            response = await session.request(
-                "POST", url, data=request.body, headers=request.headers, allow_redirects=False, timeout=timeout
-            )
-        except (*_BREAKS, ValueError) as exc:
-            # aiohttp's own errors quote the URL and the headers: the cause that is kept is the one below them.
-            raise _explain(exc, provider) from exc.__cause__
+        response = await self._request("POST", request, timeout, request.body)
         protocol = response.connection.protocol if response.connection is not None else None
         if protocol is not None:  # else a short answer has come whole, and its connection is free again
             # The timer that waited for the first byte goes on between the pieces.
@@ -228,6 +240,34 @@ class Upstream:
             protocol.start_timeout()
             self._watches.add(protocol, response.content)
         return UpstreamAnswer(response)
+
+    async def ask(self, request: QuotaRequest) -> QuotaAnswer:
+        """
+        Ask a quota endpoint, once, and read its answer, if it is a 200.
+
+        Raises:
+            AddressRefused, InvalidRequest, UpstreamUnavailable: as for `send`.
+            UpstreamCut: the answer broke off, is longer than allowed, or is compressed.
+        """
+        timeout = _timeouts(request.total_timeout_s, request.connect_timeout_s, request.total_timeout_s)
+        answer = UpstreamAnswer(await self._request("GET", request, timeout, None))
+        try:
+            body = await answer.read(request.max_bytes) if answer.status == HTTPStatus.OK else b""
+        finally:
+            answer.close()
+        return QuotaAnswer(status=answer.status, headers=answer.headers, body=body)
+
+    async def _request(
+        self, method: str, request: UpstreamRequest | QuotaRequest, bounds: aiohttp.ClientTimeout, body: bytes | None
+    ) -> aiohttp.ClientResponse:
+        provider = request.provider
+        url = _target(request.url, provider.network, provider.allow)
+        session = self._sessions.get((provider.network, provider.allow)) or self._open_session(provider)
+        try:
+            return await session.request(method, url, data=body, headers=request.headers, allow_redirects=False, timeout=bounds)
+        except (*_BREAKS, ValueError) as exc:
+            # aiohttp's own errors quote the URL and the headers: the cause that is kept is the one below them.
+            raise _explain(exc, provider) from exc.__cause__
 
     def _open_session(self, provider: Provider) -> aiohttp.ClientSession:
         assert self._is_open, "Upstream is entered before the first call and not used after it was left"
