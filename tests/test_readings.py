@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from itertools import permutations
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -289,3 +290,8 @@ def test_what_we_know_is_as_old_as_the_last_word():
     assert not seen.is_stale(NOW + 1_200 * SECOND, 900)
     assert seen.is_stale(NOW + 1_501 * SECOND, 900)
     assert Seen().is_stale(NOW, 900)
+
+
+def test_whoever_does_not_mind_the_age_of_a_reading_may_say_so():
+    """A 429 looks for the end of the window whatever its age: it was answered with 500 where a reading was known."""
+    assert not merged(reading(0, 40)).is_stale(NOW + 300 * HOUR, inf)

@@ -161,7 +161,7 @@ class Seen(Struct, frozen=True):
 
     def is_stale(self, now: datetime, stale_after_s: float) -> bool:
         """Whether nothing has been heard of the window for longer than that."""
-        return self.newest is None or now - self.newest.observed_at > timedelta(seconds=stale_after_s)
+        return self.newest is None or (now - self.newest.observed_at).total_seconds() > stale_after_s
 
     def merge(self, reading: Reading, now: datetime) -> Self:
         """
