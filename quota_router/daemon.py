@@ -30,9 +30,11 @@ from quota_router.core.retries import Retries
 from quota_router.core.secrets import Secret
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.decisions import Decisions
+from quota_router.dialects.vendors import ENDPOINTS
 from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUnavailable, ShuttingDown
 from quota_router.ladder import Ladders
 from quota_router.machine import Ids, utc_now
+from quota_router.polling import Pollers
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.routing import Routing
@@ -134,8 +136,7 @@ async def open_daemon(
     """
     settings = loaded.settings
     desired = build_desired(loaded)
-    credentials = config.Credentials(environ, Secret)
-    ids = Ids()
+    credentials, ids = config.Credentials(environ, Secret), Ids()
     admin_token = config.admin_token(environ, Secret) or config.keep_admin_token(settings.admin_token_file, Secret)
 
     def credential_of(reference: str) -> Secret | None:
@@ -177,6 +178,7 @@ async def open_daemon(
             refuse_new_networks(wanted, lane.catalog)
             return await lane.edit_catalog(wanted, dry_run=dry_run, prune=prune)
 
+        pollers = Pollers(lane=lane, upstream=upstream, credential_of=credential_of, clock=clock, draw=random.random)
         services = Services(
             router=router,
             decisions=Decisions(
@@ -187,6 +189,8 @@ async def open_daemon(
             clock=clock,
             new_id=ids,
             has_credential=lambda ref: ref == "none" or credential_of(ref) is not None,
+            pollers=pollers,
+            stale_after_s=settings.stale_after_s,
             max_body_bytes=settings.max_body_bytes,
             reload=reload,
             apply_text=apply_text,
@@ -195,7 +199,11 @@ async def open_daemon(
         sites = await stack.enter_async_context(answering(app, sockets))
         upstream.own_addresses = frozenset({listening.getsockname()[:2] for listening in sockets})
         close(sockets)  # they are answered at through copies now, which a stop closes
-        beside = {"sweep": sweep(lane, router, settings.sweep_s), "hang_up": hang_up(router.underway)}
+        beside = {
+            "sweep": sweep(lane, router, settings.sweep_s),
+            "hang_up": hang_up(router.underway),
+            "polling": pollers.run(),
+        }
         if engines.edits is not None:
             beside["follow_edits"] = follow_edits(lane, engines.edits)
         for name, loop in beside.items():
@@ -287,7 +295,7 @@ def build_desired(loaded: config.Loaded) -> Catalog:
 
 def _build(desired: Mapping[str, Any], text: str, file: str) -> Catalog:
     try:
-        return build_catalog(desired)
+        return build_catalog(desired, pollers=ENDPOINTS)
     except ConfigError as error:
         raise config.explain(error, text, file) from error
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from quota_router.core.catalog import Provider
 from quota_router.core.holds import Hold
-from quota_router.core.limits import NOTHING
+from quota_router.core.limits import NOTHING, Amounts
 from quota_router.core.readings import ReadingUnit, Said
 from quota_router.dialects.vendors import read_headers
 from quota_router.store.state import State
@@ -30,6 +30,8 @@ class Observe(Job[None], kw_only=True):
     said: tuple[Said, ...]
     hold_id: str | None = None
     """of the attempt whose answer told it"""
+    posted_before: Amounts | None = None
+    """what the account had posted when the endpoint was asked: what was posted while it answered may not be in it; `None`: now"""
 
     @property
     def hold_ids(self) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ class Observe(Job[None], kw_only=True):
         if self.hold_id is not None and self.hold_id not in state.holds:
             return
         total = state.totals.get(self.account)
-        posted = total.posted if total is not None else NOTHING
+        posted = self.posted_before or (total.posted if total is not None else NOTHING)
         mine = state.holds.get(self.hold_id) if self.hold_id is not None else None
         counted = posted if mine is None else posted.plus(mine.hold.estimate.likely)
         for said in self.said:
@@ -77,3 +79,30 @@ def heard(hold: Hold, provider: Provider, headers: Mapping[str, str], now: datet
         return None
     said = read_headers(provider.vendor, headers, now, upstream_model=hold.upstream_model)
     return Observe(provider=hold.provider, account=hold.account, source=HEADERS, said=said, hold_id=hold.id) if said else None
+
+
+class LastTold(Job[tuple[datetime | None, Amounts]], kw_only=True):
+    """
+    Look when *sources* last told anything of an account, and what it has posted by now.
+
+    Other daemons of this ledger ask the same endpoints, and so did this one in its last life.
+    """
+
+    account: str
+    sources: tuple[str, ...]
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Whose windows and totals it looks at."""
+        return (self.account,)
+
+    def run(self, state: State, now: datetime) -> tuple[datetime | None, Amounts]:  # noqa: ARG002 -- a job's shape
+        """Return the last moment of observation, `None` if there is none, and the posted totals."""
+        total = state.totals.get(self.account)
+        told = [
+            reading.observed_at
+            for known in state.readings.by_account.get(self.account, {}).values()
+            for reading in known.seen.readings
+            if reading.source in self.sources
+        ]
+        return max(told, default=None), total.posted if total is not None else NOTHING

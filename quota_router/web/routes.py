@@ -13,6 +13,7 @@ from aiohttp import web
 
 from quota_router.core.catalog import Caller, Family
 from quota_router.decisions import Decisions
+from quota_router.polling import Pollers
 from quota_router.router import Router
 from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
@@ -53,6 +54,9 @@ class Services:
     new_id: Callable[[], str]
     has_credential: Callable[[str], bool]
     """whether a credential reference resolves at this moment"""
+    pollers: Pollers
+    stale_after_s: float
+    """how old a reading may be before it is marked"""
     max_body_bytes: int
     reload: Callable[[bool, bool], Awaitable[list[Change]]]
     """read the daemon's own file again (dry_run, prune)"""
