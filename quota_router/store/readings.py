@@ -19,7 +19,9 @@ from quota_router.core.calibration import Calibration, Worth
 from quota_router.core.forecast import Growth
 from quota_router.core.headroom import Headroom, headroom
 from quota_router.core.limits import Amounts
+from quota_router.core.outlook import Outlook, look_ahead
 from quota_router.core.readings import Key, Reading, ReadingUnit, Seen
+from quota_router.core.restraints import Caution
 from quota_router.store.rows import SetReading
 
 WINDOWS_MAX = 64
@@ -82,6 +84,25 @@ class Readings:
             for known in windows.values()
         ]
         return tuple([room for room in found if room is not None])
+
+    def outlooks(
+        self, account: str, rooms: Iterable[Headroom], caution: Caution, now: datetime, stale_after_s: float
+    ) -> list[Outlook]:
+        """How each window of an account is doing. *rooms*: what is left of those of which anything is believed."""
+        found = {room.reading.key: room for room in rooms}
+        return [
+            look_ahead(
+                known.seen.newest,
+                found.get(key),
+                worth=known.worth,
+                growth=known.growth,
+                caution=caution,
+                is_stale=known.seen.is_stale(now, stale_after_s),
+                now=now,
+            )
+            for key, known in sorted(self.by_account.get(account, {}).items())
+            if known.seen.newest is not None
+        ]
 
     def take_rows(self) -> list[SetReading]:
         """Lay out what this batch has changed, in the order in which everybody writes."""
