@@ -22,9 +22,8 @@ from quota_router.core.health import Action, Failure
 from quota_router.core.limits import caller_subjects, rung_subjects
 from quota_router.core.pricing import PriceTable
 from quota_router.core.remedies import say_what_bounds
-from quota_router.core.restraints import Caution
+from quota_router.core.restraints import Caution, caution_of
 from quota_router.core.secrets import Secret
-from quota_router.core.shares import to_ppm
 from quota_router.core.ways import AUTO, Way
 from quota_router.errors import UnknownModel
 from quota_router.store.prices import PriceBook
@@ -210,7 +209,7 @@ class Ladders:
                     provider=catalog.providers[attachment.provider],
                     price=self.price_of(attachment, catalog, now),
                     subjects=rung_subjects(attachment.provider, catalog.providers[attachment.provider].account, rung_of.name),
-                    caution=_caution(catalog.providers[attachment.provider]),
+                    caution=caution_of(catalog.providers[attachment.provider]),
                     capabilities=None if rung_of.capabilities is None else frozenset(rung_of.capabilities),
                 )
                 for rung_of in _with_fallbacks(model, catalog)
@@ -286,15 +285,6 @@ def _least_input(call: Call) -> int:
     if known is None:
         return 0
     return known if call.operation is Operation.ROUTE else known // BYTES_PER_TOKEN_MOST
-
-
-def _caution(provider: Provider) -> Caution:
-    """What the operator keeps back of a provider's live windows, as it is counted."""
-    return Caution(
-        reserve_ppm=to_ppm(provider.reserve),
-        pause_at_ppm=None if provider.pause_at is None else to_ppm(provider.pause_at),
-        pace=provider.pace,
-    )
 
 
 def find_model(name: str | None, catalog: Catalog) -> Model:

@@ -351,6 +351,7 @@ async def test_a_list_is_paged_by_name(shared, name):
 @shares
 async def test_the_state_of_things_at_a_glance(shared):
     status = await read(shared, "status")
+    quiet = {"status": "ok", "state": "ok", "reason": None, "usable_at": None, "windows": [], "cooldowns": [], "pollers": []}
     assert status == {
         "state": "ok",
         "version": status["version"],
@@ -359,7 +360,10 @@ async def test_the_state_of_things_at_a_glance(shared):
         "holds_open": 0,
         "journal": {"name": "main", "seq": 0, "hash": "0" * 64},
         "epoch": 1,
-        "providers": {"one": "ok", "two": "ok"},
+        "providers": {
+            "one": {**quiet, "account": "shared"},
+            "two": {**quiet, "account": "two"},
+        },
         "models": {"lab/m": True, "n": True},
     }
 

@@ -18,9 +18,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from quota_router.core.catalog import Provider
 from quota_router.core.headroom import Headroom, binds, least_left, relief_at, to_us
 from quota_router.core.live_windows import window_start
 from quota_router.core.readings import PPM
+from quota_router.core.shares import to_ppm
 
 PACE_HEAD_START_PPM = 50_000
 """What pacing allows from the first moment of a window: without it the first call would have to wait."""
@@ -47,6 +49,15 @@ class Caution(Struct, frozen=True, kw_only=True):
     pause_at_ppm: int | None = None
     """`None`: never"""
     pace: bool = False
+
+
+def caution_of(provider: Provider) -> Caution:
+    """What the operator keeps back of a provider's live windows, as it is counted."""
+    return Caution(
+        reserve_ppm=to_ppm(provider.reserve),
+        pause_at_ppm=None if provider.pause_at is None else to_ppm(provider.pause_at),
+        pace=provider.pace,
+    )
 
 
 class Restraint(Struct, frozen=True, kw_only=True):

@@ -50,12 +50,12 @@ class Stand(Job[Standing], kw_only=True):
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """Those of which the headroom is asked."""
-        return tuple({provider.account for provider in self.headroom_of})
+        """Those whose windows are asked for."""
+        return tuple({provider.account for provider in (*self.statuses_of, *self.headroom_of)})
 
     def run(self, state: State, now: datetime) -> Standing:
         """Look."""
-        survey = Survey(state=state, now=now, has_credential=self.keyed.__contains__)
+        survey = Survey(state=state, now=now, has_credential=self.keyed.__contains__, stale_after_s=self.stale_after_s)
         return Standing(
             provider_status={provider.name: STATUS_IN_RULES[survey.status_of(provider)] for provider in self.statuses_of},
             headroom={provider.name: self._headroom(provider, state, now) for provider in self.headroom_of},

@@ -12,8 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from quota_router.core.catalog import Attachment, Billing, Model, Provider
-from quota_router.core.health import FailureKind
+from quota_router.core.headroom import Headroom
+from quota_router.core.health import Cooldown, FailureKind
 from quota_router.core.limits import EVERYONE, Enforcement, Gauge, Kind, Limit, Unit
+from quota_router.core.restraints import Restraint, Why, caution_of, restrain
 from quota_router.store.state import State
 
 
@@ -29,7 +31,7 @@ class Status(StrEnum):
     EXHAUSTED = "exhausted"
     """nothing is left of a quota"""
     LIMITED = "limited"
-    """it cools down, or nothing is left of a budget"""
+    """it cools down, nothing is left of a budget, or what is left of a live window is kept back"""
     OK = "ok"
 
 
@@ -40,8 +42,10 @@ class Survey:
     state: State
     now: datetime
     has_credential: Callable[[str], bool]
+    stale_after_s: float = 900.0
     _gauges: dict[str, Gauge] = field(default_factory=dict)
     _credentials: dict[str, bool] = field(default_factory=dict)
+    _rooms: dict[str, tuple[Headroom, ...]] = field(default_factory=dict)
 
     def holds_credential(self, provider: Provider) -> bool:
         """Whether calls to *provider* can be signed; a keyless one needs nothing."""
@@ -54,7 +58,7 @@ class Survey:
 
     def status_of(self, provider: Provider) -> Status:
         """Judge a provider by itself, whatever model is asked of it."""
-        return self._judge(provider, self.subjects_of(provider), "")
+        return self._judge(provider, self.subjects_of(provider), "", "")
 
     @staticmethod
     def subjects_of(provider: Provider) -> tuple[str, ...]:
@@ -67,25 +71,42 @@ class Survey:
         if not (attachment.enabled and model.enabled):
             return Status.DISABLED
         subjects = (*self.subjects_of(provider), attachment.subject, f"model:{model.name}")
-        return self._judge(provider, subjects, model.name)
+        return self._judge(provider, subjects, model.name, attachment.upstream_model)
 
-    def _judge(self, provider: Provider, subjects: tuple[str, ...], model: str) -> Status:  # noqa: PLR0911 -- one return per word
+    def rooms_of(self, account: str) -> tuple[Headroom, ...]:
+        """What is left of each live window of an account."""
+        if account not in self._rooms:
+            self._rooms[account] = self.state.headrooms(account, None, self.now, self.stale_after_s)
+        return self._rooms[account]
+
+    def restraint_of(self, provider: Provider, upstream_model: str = "") -> Restraint | None:
+        """Why live windows hold calls back; without a model by windows that count all of them. `None`: they do not."""
+        return restrain(self.rooms_of(provider.account), upstream_model, caution_of(provider), self.now)
+
+    def cooling(self, provider: Provider, model: str = "") -> Cooldown | None:
+        """Of what keeps a rung, or the whole provider, from being tried, that which does so longest."""
+        standing = [cooldown for cooldown in self.state.cooldowns_of(provider.name, model) if cooldown.until > self.now]
+        return max(standing, key=lambda cooldown: cooldown.until, default=None)
+
+    def _judge(  # noqa: PLR0911 -- one return per word
+        self, provider: Provider, subjects: tuple[str, ...], model: str, upstream_model: str
+    ) -> Status:
         if not provider.enabled:
             return Status.DISABLED
         if provider.paused:
             return Status.PAUSED
         if not self.holds_credential(provider):
             return Status.NO_CREDENTIAL
-        cooling = [cooldown for cooldown in self.state.cooldowns_of(provider.name, model) if cooldown.until > self.now]
-        standing = max(cooling, key=lambda cooldown: cooldown.until, default=None)
+        standing = self.cooling(provider, model)
         if standing is not None and standing.cause is FailureKind.AUTH:
             return Status.AUTH_FAILED
         if standing is not None and standing.is_open:
             return Status.DOWN
         full = {limit.kind for limit in self.state.catalog.limits_of(subjects) if self._is_full(limit, provider)}
-        if Kind.QUOTA in full:
+        live = self.restraint_of(provider, upstream_model)
+        if Kind.QUOTA in full or (live is not None and live.why is Why.EXHAUSTED):
             return Status.EXHAUSTED
-        return Status.LIMITED if full or standing is not None else Status.OK
+        return Status.LIMITED if full or live is not None or standing is not None else Status.OK
 
     def _is_full(self, limit: Limit, provider: Provider) -> bool:
         """Whether nothing is left of *limit*; a flat provider asks no money and cannot run out of it."""

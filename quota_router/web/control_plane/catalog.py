@@ -21,6 +21,7 @@ from quota_router.errors import NotFound, did_you_mean
 from quota_router.store.reports import show_instant
 from quota_router.store.state import State
 from quota_router.store.survey import Status, Survey
+from quota_router.web.control_plane.live import show_providers, take_survey
 from quota_router.web.control_plane.pages import show_page
 from quota_router.web.routes import SERVICES, Route, Scope, Services
 from quota_router.web.strict import answer, read_query
@@ -89,14 +90,14 @@ async def _tell_status(request: web.Request) -> web.Response:
             "holds_open": len(state.holds),
             "journal": {"name": state.journal, "seq": state.head.seq, "hash": state.head.hash.hex()},
             "epoch": catalog.epoch,
-            "providers": {name: survey.status_of(catalog.providers[name]) for name in sorted(catalog.providers)},
+            "providers": show_providers(survey, services.pollers.watched),
             "models": {name: _is_usable(catalog.models[name], survey) for name in sorted(catalog.models)},
         }
     )
 
 
 async def _survey(services: Services) -> tuple[Survey, Catalog]:
-    survey = Survey(state=await services.lane.snapshot(), now=services.clock(), has_credential=services.has_credential)
+    survey = await take_survey(services)
     return survey, survey.state.catalog
 
 
