@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from quota_router import __version__
-from quota_router.cli import changing, database, ledger, looking, serving, showing
+from quota_router.cli import changing, database, ledger, looking, serving, showing, watching
 from quota_router.cli.common import Common, ConfigOption, JsonOption, tell
 from quota_router.errors import QuotaRouterError
 
@@ -54,6 +54,8 @@ for command in (
     serving.serve,
     serving.env,
     looking.status,
+    watching.readings,
+    watching.cooldowns,
     looking.route,
     looking.usage,
     changing.apply,

@@ -15,6 +15,7 @@ import typer
 from quota_router.cli.client import Answer, find_daemon, path_of, refused
 from quota_router.cli.common import CommandFailed, ConfigOption, Exit, JsonOption, common_of
 from quota_router.cli.output import NOTHING, UNKNOWN, print_json, print_table, show_amount, show_moment, show_usd
+from quota_router.cli.watching import print_live, print_providers
 
 NO_PROVIDERS = (
     "Nothing is configured yet. Write a file with `quota-router init --path quota-router.toml`, keep the providers you have,"
@@ -53,7 +54,7 @@ ZoneOption = Annotated[
 
 
 def status(context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """How providers, models and limits are doing."""
+    """How providers, models and limits are doing, and what is left of each subscription."""
     common = common_of(context, config, as_json=as_json)
     daemon = find_daemon(common.load(), os.environ)
     ready = daemon.ask("GET", "/readyz", is_public=True).value
@@ -64,6 +65,7 @@ def status(context: typer.Context, *, config: ConfigOption = None, as_json: Json
         "status": ready["status"],
         "reasons": ready["reasons"],
         **{name: daemon.items(path_of(name)) for name in ("providers", "models", "limits")},
+        "live": daemon.get(path_of("status"))["providers"],
     }
     if common.as_json:
         print_json(shown)
@@ -72,13 +74,13 @@ def status(context: typer.Context, *, config: ConfigOption = None, as_json: Json
     if not shown["providers"]:
         typer.echo(NO_PROVIDERS)
         return
-    providers = [(p["name"], p["status"], p["family"], p["account"], str(p["models"])) for p in shown["providers"]]
-    print_table("Providers", ("provider", "status", "family", "account", ">models"), providers)
+    print_providers(shown["providers"], shown["live"])
     models = [(m["name"], "yes" if m["usable"] else "no", _ladder(m), ", ".join(m["aliases"]) or NOTHING) for m in shown["models"]]
     print_table("Models", ("model", "usable", "tried in this order", "aliases"), models)
     if shown["limits"]:
         columns = ("limit", "of", ">limit", ">used", ">held", ">left", "unit", "window", "ends")
         print_table("Limits", columns, [_limit_row(limit) for limit in shown["limits"]])
+    print_live(shown["live"])
 
 
 def _ladder(model: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """
 What people read: tables, amounts, moments, logs.
 
-Law: answers go to stdout, logs to stderr; a number is shown whole, never rounded into another one.
+Law: answers go to stdout, logs to stderr; an amount is shown whole, never rounded into another one.
 Never: takes markup from what it shows: names are data.
 """
 
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, TextIO, cast
 
 import typer
@@ -28,6 +29,7 @@ UNKNOWN = "?"
 NOTHING = "-"
 STDERR = 2
 """The descriptor."""
+_SPANS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
@@ -70,6 +72,16 @@ def show_amount(unit: str, amount: int | None) -> str:
 def show_moment(text: str | None) -> str:
     """A moment of the API in the reader's own time zone; `-` where there is none."""
     return NOTHING if text is None else f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def show_span(span_s: float) -> str:
+    """How long: the two largest units of it, rounded down."""
+    left = int(span_s)
+    for (unit, length), (below, shorter) in pairwise(_SPANS):
+        if left >= length:
+            more = left % length // shorter
+            return f"{left // length} {unit}" + (f" {more} {below}" if more else "")
+    return f"{left} s"
 
 
 def configure_logs(level: int = logging.ERROR) -> None:
