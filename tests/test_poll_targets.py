@@ -1,11 +1,15 @@
 """Which endpoints a catalog wants asked, once each, and with whose credential."""
 
+from datetime import timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from ledger_kit import NOON, provider
 
+from quota_router.config import load
 from quota_router.core.catalog import Catalog, Poller
+from quota_router.core.desired import build_catalog
 from quota_router.core.readings import ReadingUnit
 from quota_router.dialects.vendors import ENDPOINTS, CredentialKind
 from quota_router.polling import targets_of
@@ -99,3 +103,19 @@ def test_the_plan_of_a_command_is_asked_about_at_its_vendors_address():
     command = provider("cli", vendor="anthropic", base_url="", command_template=("claude",), pollers=(poller,))
     (target,) = targets(command)
     assert target.poll(NOON).url == "https://api.anthropic.com/api/oauth/usage"
+
+
+def test_the_example_of_the_readme_loads_and_asks_what_it_says(tmp_path):
+    section = (Path(__file__).parent.parent / "README.md").read_text().partition("\n## Live quota\n")[2]
+    file = tmp_path / "quota-router.toml"
+    file.write_text(section.partition("```toml\n")[2].partition("```")[0])
+    found = targets_of(build_catalog(load(file, {}).desired, pollers=ENDPOINTS), NOON).values()
+    assert {target.poll(NOON).url.partition("?")[0]: target.credential_ref for target in found} == {
+        "https://openrouter.ai/api/v1/key": "env:OPENROUTER_API_KEY",
+        "https://api.anthropic.com/v1/organizations/cost_report": "env:ANTHROPIC_ADMIN_KEY",
+        "https://gateway.example.com/v1/usage": "env:GATEWAY_KEY",
+    }
+    (gateway,) = [target for target in found if target.provider.name == "gateway"]
+    body = b'{"data": {"five_hour": {"percent": 42, "resets_at": "2026-11-20T15:00:00Z"}}}'
+    (said,) = gateway.read(gateway.pollers[0], body, NOON)
+    assert (said.window, said.share_ppm, said.resets_at) == ("5h", 420_000, NOON + timedelta(hours=3))
