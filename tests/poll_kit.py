@@ -63,7 +63,7 @@ async def soon(holds: Callable[[], bool]) -> bool:
 @asynccontextmanager
 async def open_endpoints() -> AsyncIterator[Endpoints]:
     endpoints = Endpoints()
-    runner = web.ServerRunner(web.Server(endpoints.handle, access_log=None), shutdown_timeout=0.1, handler_cancellation=True)
+    runner = web.ServerRunner(web.Server(endpoints.handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     endpoints.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -14,8 +14,9 @@ from poll_kit import NOTICED_S, open_endpoints, poller_toml, provider_toml, soon
 from structlog.testing import capture_logs
 from waiting_kit import until
 
-from quota_router.core.readings import READINGS_KEPT
+from quota_router.core.readings import READINGS_KEPT, ReadingUnit, Said
 from quota_router.polling.pollers import BODY_MAX_BYTES
+from quota_router.store.observing import Observe
 
 CANARY = "CANARY-sk-4b1d"
 OTHER_CANARY = "CANARY-own-9e0c"
@@ -307,6 +308,35 @@ async def test_a_daemon_that_starts_again_waits_out_the_interval_of_what_it_was_
         assert vendor.count(QUOTA) == 1
         clock.forward(seconds=600)
         await vendor.asked(QUOTA, 2)
+
+
+async def test_what_another_daemon_of_the_ledger_was_told_is_not_asked_again(plane, vendor, clock):
+    """Daemons that share a ledger share what was told, and the endpoint's patience."""
+    said = Said(window="5h", unit=ReadingUnit.SHARE, observed_at=clock(), share_ppm=500_000, resets_at=NOON + timedelta(hours=3))
+    await plane.daemon.lane.run(Observe(provider="work", account="work", source="poller:plan", said=(said,)))
+    await begin(plane, clock)
+    await asyncio.sleep(SOME_S)
+    assert (await share(plane), vendor.count(QUOTA)) == (0.5, 0)
+    clock.forward(seconds=67)
+    await vendor.asked(QUOTA, 1)
+
+
+async def test_a_daemon_ends_while_an_endpoint_hangs(tmp_path, vendor, clock):
+    left = asyncio.Event()
+
+    async def hang(request):
+        try:
+            await vendor.gate.wait()
+        finally:
+            left.set()
+
+    vendor.say(QUOTA, hang)
+    catalog = provider_toml("work", vendor.url) + quota_toml(vendor.url)
+    async with asyncio.timeout(NOTICED_S):
+        async with open_plane(tmp_path, catalog, clock, KEYS) as plane:
+            await begin(plane, clock)
+            await vendor.asked(QUOTA, 1)
+        await left.wait()
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------------

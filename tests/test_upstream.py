@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver
 from quota_router.core.catalog import Family, Network, Provider
 from quota_router.core.networks import judge
 from quota_router.errors import AddressRefused, InvalidRequest, UpstreamCut, UpstreamUnavailable
-from quota_router.upstream import Upstream, UpstreamRequest
+from quota_router.upstream import QuotaAnswer, QuotaRequest, Upstream, UpstreamRequest
 
 SHORT_S = 0.05
 """A time-out that is meant to pass."""
@@ -74,7 +74,7 @@ class Scripted:
         except asyncio.IncompleteReadError:
             self.left.set()
             return False
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
         self.requests.append((head.decode(), await reader.readexactly(length)))
         self.asked.set()
         return True
@@ -548,3 +548,63 @@ def test_another_machine_may_listen_on_the_same_port():
     upstream = Upstream(own_addresses=frozenset({("0.0.0.0", 4141)}))  # noqa: S104 -- said, not bound to
     open_socket = upstream._guard(Network.PRIVATE, ())
     open_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("10.213.77.191", 4141))).close()
+
+
+# --- quota endpoints ------------------------------------------------------------------------------------------------------
+
+
+def quota(port, *, max_bytes=1000, total_timeout_s=LONG_S, host="127.0.0.1", **changes):
+    call = request(port, host=host, **changes)
+    return QuotaRequest(
+        provider=call.provider,
+        url=f"http://{host}:{port}/quota?a=1",
+        headers={"Authorization": f"Bearer {KEY}"},
+        connect_timeout_s=LONG_S,
+        total_timeout_s=total_timeout_s,
+        max_bytes=max_bytes,
+    )
+
+
+async def test_a_quota_endpoint_is_asked_by_a_get_that_carries_what_it_was_given_and_no_more(upstream, serve):
+    server = await serve(OK)
+    answer = await upstream.ask(quota(server.port))
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"hello", "5")
+    head, body = server.requests[0]
+    assert head.startswith("GET /quota?a=1 HTTP/1.1\r\n")
+    assert (sorted(server.header_names()), body) == (["authorization", "host"], b"")
+
+
+@pytest.mark.parametrize("status", [204, 301, 302, 307, 308, 401, 429, 500])
+async def test_what_is_no_200_is_told_without_its_body_and_never_followed(upstream, serve, status):
+    elsewhere = await serve(OK)
+    head = f"HTTP/1.1 {status} So\r\nRetry-After: 7\r\nLocation: http://127.0.0.1:{elsewhere.port}/\r\nContent-Length: 0\r\n\r\n"
+    server = await serve(head.encode())
+    answer = await upstream.ask(quota(server.port))
+    assert isinstance(answer, QuotaAnswer)
+    assert (answer.status, answer.body, answer.headers["retry-after"]) == (status, b"", "7")
+    assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "cause"),
+    [
+        ((ENDLESS, "flood"), "too_long"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",), "compressed"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "close"), "closed"),
+        ((ENDLESS, b"3\r\none\r\n", "hang"), "total_timeout"),
+    ],
+)
+async def test_an_answer_of_a_quota_endpoint_that_breaks_is_cut_and_its_connection_let_go(upstream, serve, script, cause):
+    server = await serve(*script)
+    bounds = {"total_timeout_s": SHORT_S} if cause == "total_timeout" else {}
+    with pytest.raises(UpstreamCut) as broken:
+        await upstream.ask(quota(server.port, **bounds))
+    assert broken.value.cause in {cause, "gap_timeout" if cause == "total_timeout" else cause}
+    assert KEY not in "".join(traceback.format_exception(broken.value))
+
+
+async def test_the_network_policy_holds_for_quota_endpoints(upstream, serve):
+    server = await serve(OK)
+    with pytest.raises(AddressRefused):
+        await upstream.ask(quota(server.port, network=Network.PRIVATE))
+    assert server.connections == 0
