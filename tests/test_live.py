@@ -258,9 +258,10 @@ async def test_cooldowns_are_told_with_their_cause_and_their_end(plane, clock):
         "source": "assumed",
         "cause": "transient",
         "failures": 5,
-        "probe_until": None,
+        "breaker_open": True,
+        "probed_until": None,
     }
-    assert items[3]["probe_until"] == "2026-11-20T13:00:00.000000Z"
+    assert items[3]["probed_until"] == "2026-11-20T13:00:00.000000Z"
     assert (await provider(plane, "other"))["cooldowns"] == [items[1]]
     found = {name: await word(plane, name) for name in ("plan", "other", "pacing")}
     assert found == {"plan": ("ok", "ok"), "other": ("down", "down"), "pacing": ("limited", "cooling")}
