@@ -98,6 +98,11 @@ def test_a_disabled_provider_is_not_asked_about_and_a_paused_one_is():
     assert len(targets(provider("a", **named, paused=True))) == 1
 
 
+def test_a_preset_of_a_newer_version_is_not_asked():
+    unknown = {**OWN, "quota_sources": ("headers", "tomorrow"), "pollers": (Poller(name="t", preset="tomorrow"), pointed())}
+    assert [target.sources for target in targets(provider("a", **unknown))] == [("poller:plan",)]
+
+
 def test_the_plan_of_a_command_is_asked_about_at_its_vendors_address():
     poller = Poller(name="plan", preset="anthropic-subscription", credential_ref="env:TOKEN")
     command = provider("cli", vendor="anthropic", base_url="", command_template=("claude",), pollers=(poller,))

@@ -101,7 +101,10 @@ class Pollers:
         """Ask whatever is due, for ever; whoever ends this ends what is under way."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                self._look(tasks)
+                try:
+                    self._look(tasks)
+                except Exception:  # of ours: what is asked already goes on being asked
+                    log.exception("the catalog's quota endpoints could not be read", action="pollers_broke")
                 await asyncio.sleep(LOOK_S)
 
     def _look(self, tasks: asyncio.TaskGroup) -> None:

@@ -100,7 +100,8 @@ def targets_of(catalog: Catalog, now: datetime) -> dict[Key, Target]:
 def _pollers(provider: Provider) -> Iterator[Poller]:
     if not provider.enabled:
         return
-    yield from provider.pollers
+    # A newer version may have left a preset in the ledger that this one does not know.
+    yield from (poller for poller in provider.pollers if poller.preset is None or poller.preset in ENDPOINTS)
     named = {poller.name for poller in provider.pollers}
     for source in provider.quota_sources:
         if source != HEADERS and source not in named and source in ENDPOINTS:
