@@ -132,7 +132,7 @@ BAD_FILES = [
     ),
     (
         '[providers.a]\ncommand_template = ["claude", "{prompt}", "{prompt_file}"]\n',
-        "f.toml, line 2, providers.a.command_template[1]: placeholder 'prompt' is not known: did you mean 'prompt_file'?",
+        "f.toml, line 2, providers.a.command_template: placeholder {prompt} is not known: did you mean 'prompt_file'?",
     ),
     (
         '[providers.a]\ncommand_template = ["x", "{prompt_file}"]\n[providers.a.env]\nDIR-1 = "1"\n',

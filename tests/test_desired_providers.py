@@ -1,5 +1,6 @@
 """What a provider may say beside its address: commands, pollers, and headroom that is left alone."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -8,9 +9,14 @@ from hypothesis import strategies as st
 
 from quota_router.config import parse_catalog
 from quota_router.core.catalog import Network, Poller
+from quota_router.core.command_output import Format, Pick, Reads, Source
+from quota_router.core.command_presets import PRESETS
 from quota_router.core.desired import build_catalog
+from quota_router.core.desired_commands import command_table
 from quota_router.core.shares import PPM, read_share, show_share
 from quota_router.errors import ConfigError
+
+CLAUDE = PRESETS["claude"]
 
 
 def provider(lines, *, head='vendor = "openai"', pollers=()):
@@ -166,7 +172,7 @@ def test_row_3_1_a_command_needs_no_address_and_no_credential():
     found = provider(command('["claude", "-p", "{prompt_file}"]'), head='vendor = "anthropic"')
     assert (found.vendor, found.family, found.base_url, found.network) == ("anthropic", "anthropic", "", Network.PUBLIC)
     assert (found.credential_ref, found.is_keyless, found.is_command) == ("none", True, True)
-    found = provider(command('["x", "{prompt_file}", "{literal braces}", "{}"]', 'credential = "env:K"'), head="")
+    found = provider(command('["x", "{prompt_file}", "{{literal}}", "{{}}"]', 'credential = "env:K"'), head="")
     assert (found.family, found.credential_ref, found.is_keyless) == ("openai", "env:K", False)
 
 
@@ -176,26 +182,25 @@ def test_the_variables_of_a_command_have_one_order():
 
 
 @pytest.mark.parametrize(
-    ("lines", "path", "message"),
+    ("lines", "key", "message"),
     [
-        (command("[]"), (), 'names no program: write one such as ["claude", "-p", "{prompt_file}"].'),
-        (command('""'), (), "names no program"),
-        (command('["", "{prompt_file}"]'), (), "names no program"),
-        (command('["claude"]'), (), "does not say where the prompt goes"),
-        (command('["{model}", "{prompt_file}"]'), (), "the program itself is no placeholder"),
-        (command('["x", "{promptfile}"]'), (1,), "did you mean 'prompt_file'?"),
-        (command('"x {prompt_file} {api_key}"'), (), "placeholder 'api_key' is not known"),
-        (command('"x \'{prompt_file}"'), (), "a quote in command_template is not closed"),
-        (
-            command(f'["x", "{{prompt_file}}"{", ".join([""] + ["1"] * 0)}]'.replace("]", ', "a"' * 100 + "]")),
-            (),
-            "at most 100 words",
-        ),
+        (command("[]"), "command_template", "has 1 to 256 arguments"),
+        (command('""'), "command_template", "has 1 to 256 arguments"),
+        (command('["", "{prompt_file}"]'), "command_template", "neither a name to look up on PATH nor an absolute path"),
+        (command('["bin/x", "{prompt_file}"]'), "command_template", "neither a name to look up on PATH nor an absolute path"),
+        (command('["claude"]'), "command_template", "a command needs its prompt"),
+        (command('["{model}", "{prompt_file}"]'), "command_template", "the program is named, not filled in"),
+        (command('["x", "{promptfile}"]'), "command_template", "did you mean 'prompt_file'?"),
+        (command('"x {prompt_file} {api_key}"'), "command_template", "placeholder {api_key} is not known"),
+        (command('["x", "{prompt_file}", "{}"]'), "command_template", "write it twice if it is meant"),
+        (command('["sh", "-c", "x {prompt_file}"]'), "command_template", "a shell would read what is filled in as code"),
+        (command('"x \'{prompt_file}"'), "command_template", "a quote in command_template is not closed"),
+        (command('["x", "{prompt_file}"]', 'env = { QUOTA_ROUTER_ADMIN_TOKEN = "1" }'), "env", "this daemon's own"),
     ],
 )
-def test_a_command_that_cannot_be_is_refused(lines, path, message):
-    found, said = refusal(lines, head="")
-    assert found == ("command_template", *path)
+def test_a_command_that_cannot_be_called_is_refused(lines, key, message):
+    path, said = refusal(lines, head="")
+    assert path == (key,)
     assert message in said
 
 
@@ -206,8 +211,109 @@ def test_a_command_has_nothing_of_an_api(key):
     assert "or leave out command_template" in message
 
 
-def test_variables_without_a_command_are_refused():
-    assert refusal('env = { A = "1" }')[0] == ("env",)
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("env", 'env = { A = "1" }'),
+        ("credential_env", 'credential_env = "A"'),
+        ("prompt_on_stdin", "prompt_on_stdin = true"),
+        ("run_timeout_s", "run_timeout_s = 5"),
+        ("answer", 'answer = { text = "/a" }'),
+    ],
+)
+def test_what_is_for_a_command_is_refused_without_one(key, line):
+    assert refusal(line)[0] == (key,)
+
+
+def test_a_known_tool_says_all_of_its_command_and_the_file_says_what_differs():
+    for name, preset in PRESETS.items():
+        found = provider(f'command = "{name}"', head="")
+        assert (found.family, found.vendor, found.base_url) == (preset.family, preset.family.value, "")
+        assert found.command == replace(preset.spec, credential_env=None)
+    found = provider('command = "claude"\nrun_timeout_s = 30\nenv = { CLAUDE_CONFIG_DIR = "/two" }\ncredential = "cred:k"', head="")
+    assert found.command == replace(CLAUDE.spec, run_timeout_s=30.0, env={"CLAUDE_CONFIG_DIR": "/two"})
+    found = provider(command('["my-claude", "{model}"]', 'command = "claude"\nfamily = "openai"'), head="")
+    assert found.command == replace(CLAUDE.spec, template=("my-claude", "{model}"), credential_env=None)
+    assert found.family == "openai"
+    assert refusal('command = "claud"', head="") == (("command",), "command 'claud' is not known: did you mean 'claude'?")
+
+
+def test_a_key_reaches_its_program_in_a_variable_that_somebody_named():
+    x = '["x", "{prompt_file}"]'
+    assert provider(command(x, 'api_key_env = "K"'), head="").command.credential_env == "K"
+    assert provider(command(x, 'credential = "file:/k"\ncredential_env = "V"'), head="").command.credential_env == "V"
+    assert refusal(command(x, 'credential = "file:/k"'), head="")[0] == ("credential",)
+    assert refusal(command(x, 'credential_env = "V"'), head="")[0] == ("credential_env",)
+    assert refusal(command(x, 'api_key_env = "V"\nenv = { V = "1" }'), head="")[0] == ("credential_env",)
+
+
+ANSWER = """
+[providers.p.answer]
+format = "json_lines"
+text = { at = "/text", when = { "/type" = "answer" } }
+failed = "/error"
+message = ["/error/message", { at = "/said", when = { "/type" = "error" } }]
+status = "/status"
+cost_usd = "/cost"
+input_tokens = "/usage/in"
+cache_read_tokens = "/usage/cached"
+output_tokens = "/usage/out"
+within = { cache_read_tokens = "input_tokens" }
+"""
+
+
+def test_an_answer_is_read_where_the_file_says_it_stands():
+    found = provider(command('["x", "{output_file}"]', f"prompt_on_stdin = true\n{ANSWER}"), head="").command
+    assert found.prompt_on_stdin
+    assert found.reads == Reads(
+        source=Source.OUTPUT_FILE,
+        format=Format.JSON_LINES,
+        text=Pick(at="/text", when=(("/type", "answer"),)),
+        failed=(Pick(at="/error"),),
+        message=(Pick(at="/error/message"), Pick(at="/said", when=(("/type", "error"),))),
+        status=Pick(at="/status"),
+        counts={"input": Pick(at="/usage/in"), "cache_read": Pick(at="/usage/cached"), "output": Pick(at="/usage/out")},
+        within=(("cache_read", "input"),),
+        cost_usd=Pick(at="/cost"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "message"),
+    [
+        ('format = "jsn"\ntext = "/a"', "format", "did you mean 'json'?"),
+        ('format = "json"', "answer", "write the JSON pointer to it"),
+        ('text = "a"', "text", "is not a JSON pointer"),
+        ('failed = ["/a", { at = "b" }]', "failed", "is not a JSON pointer"),
+        ('within = { cached_tokens = "input_tokens" }', "within", "count 'cached_tokens' is not known"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_refused(lines, key, message):
+    path, said = refusal(command('["x", "{prompt_file}"]', f"[providers.p.answer]\n{lines}"), head="")
+    assert key in path
+    assert message in said
+
+
+@pytest.mark.parametrize("line", ["text = 1", "text = { at = 1 }", 'text = { at = "/a", where = {} }', "failed = [1]", "input = 1"])
+def test_a_place_in_an_answer_is_a_pointer(line):
+    with pytest.raises(ConfigError, match=r"line 3, providers\.p\.answer"):
+        parse_catalog(f"[providers.p]\n[providers.p.answer]\n{line}\n", "f.toml")
+
+
+@pytest.mark.parametrize(
+    "lines", ['command = "claude"', 'command = "codex"\ncredential = "cred:k"', command('["x", "{prompt_file}"]', ANSWER)]
+)
+def test_a_command_is_told_in_the_words_of_the_file_and_is_the_same_again(lines):
+    found = provider(lines, head="")
+    told = {"family": str(found.family), "credential": found.credential_ref, **command_table(found.command)}
+    assert build_catalog({"providers": {"p": told}}).providers["p"] == found
+
+
+def test_a_model_whose_name_a_program_could_take_for_an_option_is_refused():
+    lines = command('["x", "{prompt_file}"]', '[[models]]\nname = "m"\nattachments = [{ provider = "p", upstream_model = "-m" }]')
+    with pytest.raises(ConfigError, match="does not begin with a dash") as caught:
+        provider(lines, head="")
+    assert caught.value.key_path == ("models", 0, "attachments", 0)
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,7 @@ def test_every_server_setting_stands_with_its_default():
     ("title", "tables"),
     [
         ("`[providers.NAME]`", [shapes.ProviderTable]),
+        ("`[providers.NAME.answer]`", [shapes.AnswerTable]),
         ("`[[models]]`", [shapes.ModelTable, shapes.AttachmentTable]),
         ("`[[budgets]]` and `[[providers.NAME.quotas]]`", [shapes.BudgetTable]),
         ("`[[callers]]`", [shapes.CallerTable]),

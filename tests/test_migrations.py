@@ -162,7 +162,7 @@ async def test_what_the_catalog_gained_has_the_values_that_were_meant_before(led
         catalog = await conn.run_sync(load_catalog)
     one = catalog.providers["p"]
     assert (one.reserve, one.pause_at, one.pace, one.quota_sources, one.pollers) == (0, None, False, ("headers",), ())
-    assert (one.command_template, one.env, one.paused_reason, one.is_command) == ((), (), "", False)
+    assert (one.command, one.command_template, one.env, one.paused_reason, one.is_command) == (None, (), (), "", False)
     assert (catalog.models["m"].tags, catalog.callers["c"].version, catalog.rules, catalog.workflows) == ((), 1, (), {})
 
 

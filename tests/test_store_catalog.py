@@ -27,6 +27,8 @@ from quota_router.core.catalog import (
     Strategy,
     Workflow,
 )
+from quota_router.core.command_output import CLAUDE, CODEX
+from quota_router.core.commands import CommandSpec
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable, Rates
 from quota_router.errors import ConfigError, LedgerError
@@ -121,8 +123,14 @@ FULL = catalog(
         family=Family.ANTHROPIC,
         enabled=False,
         base_url="",
-        command_template=("claude", "-p", "{prompt_file}", "--model", "{model}"),
-        env=(("CLAUDE_CONFIG_DIR", "/home/me/.claude"), ("X", "a b")),
+        command=CommandSpec(
+            template=("claude", "-p", "{prompt_file}", "--model", "{model}"),
+            env={"CLAUDE_CONFIG_DIR": "/home/me/.claude", "X": "a b"},
+            credential_env="KEY",
+            reads=replace(CLAUDE, message=CODEX.message),
+            prompt_on_stdin=True,
+            run_timeout_s=7.5,
+        ),
     ),
     model(
         "gpt",

@@ -71,6 +71,15 @@ def _check_command(value: object) -> object:
     return value
 
 
+def _check_pick(value: object) -> object:
+    table = value if isinstance(value, dict) else {"at": value}
+    when = table.get("when", {})
+    texts = [table.get("at"), *when, *when.values()] if isinstance(when, dict) else [None]
+    if not {"at", "when"}.issuperset(table) or not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts):
+        raise ValueError('must be a JSON pointer in quotes, or { at = "/…", when = { "/…" = "…" } }')
+    return value
+
+
 def _check_anchor(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str | date):
         raise ValueError("must be a word, a day of the month or an instant")  # noqa: TRY004 -- pydantic takes ValueError
@@ -106,6 +115,8 @@ Pointer = Annotated[str, Field(max_length=_LONGEST_POINTER), AfterValidator(_che
 Word = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_note)]
 Condition = Annotated[str, Field(max_length=_LONGEST_TEXT), AfterValidator(_check_note)]
 Command = Annotated[str | list[Word], PlainValidator(_check_command)]
+Pick = Annotated[Any, PlainValidator(_check_pick)]
+Picks = Annotated[Any, PlainValidator(lambda said: [*map(_check_pick, said)] if isinstance(said, list) else _check_pick(said))]
 Reference = Annotated[str, AfterValidator(check_reference)]
 Variable = Annotated[str, AfterValidator(check_variable)]
 EnvName = Annotated[str, AfterValidator(check_env_name)]
@@ -214,6 +225,24 @@ class PollerTable(Table):
     every_s: int | None = Field(default=None, gt=0, le=LONGEST_S)
 
 
+class AnswerTable(Table):
+    """`[providers.X.answer]`: where in what a program writes its answer stands."""
+
+    format: Text | None = None
+    text: Pick = None
+    failed: Picks = None
+    message: Picks = None
+    status: Pick = None
+    input_tokens: Pick = None
+    cache_read_tokens: Pick = None
+    cache_write_5m_tokens: Pick = None
+    cache_write_1h_tokens: Pick = None
+    output_tokens: Pick = None
+    reasoning_tokens: Pick = None
+    within: dict[Text, Text] = {}
+    cost_usd: Pick = None
+
+
 class ProviderTable(Table):
     """`[providers.X]`."""
 
@@ -237,8 +266,13 @@ class ProviderTable(Table):
     pace: bool = False
     quota_sources: list[Text] = []
     pollers: list[PollerTable] = []
+    command: Text | None = None
     command_template: Command | None = None
+    prompt_on_stdin: bool = False
+    run_timeout_s: Seconds | None = None
     env: dict[EnvName, Note] = {}
+    credential_env: EnvName | None = None
+    answer: AnswerTable | None = None
 
 
 class Prices(Table):

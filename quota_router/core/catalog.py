@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
+from quota_router.core.commands import CommandSpec
 from quota_router.core.conditions import compile_kept
 from quota_router.core.limits import Limit
 from quota_router.core.pricing import PriceTable
@@ -125,10 +126,8 @@ class Provider:
     """`headers`, and presets of pollers"""
     pollers: tuple[Poller, ...] = ()
     """asked beside the sources"""
-    command_template: tuple[str, ...] = ()
-    """the program that is run instead of asking `base_url`, and its arguments with `{prompt_file}`, `{model}`, `{output_file}`"""
-    env: tuple[tuple[str, str], ...] = ()
-    """variables of that program, by name"""
+    command: CommandSpec | None = None
+    """the program that is run instead of asking `base_url`"""
     default_upstream_model: str | None = None
     """the upstream name of attachments that give none; `None`: the model's own name"""
     display_name: str = ""
@@ -144,7 +143,17 @@ class Provider:
     @property
     def is_command(self) -> bool:
         """A program on this machine stands in for an API; there is no base URL then."""
-        return bool(self.command_template)
+        return self.command is not None
+
+    @property
+    def command_template(self) -> tuple[str, ...]:
+        """The words of its program; none for an API."""
+        return () if self.command is None else self.command.template
+
+    @property
+    def env(self) -> tuple[tuple[str, str], ...]:
+        """The variables of its program, by name."""
+        return () if self.command is None else tuple(sorted(self.command.env.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quota_router.core.catalog import DEFAULT_MODEL, Attachment, Family, Model, Provider, Strategy
+from quota_router.core.commands import check_model
 from quota_router.core.desired_prices import build_price
 from quota_router.core.desired_providers import LATER_FAMILIES
 from quota_router.core.naming import check_known, check_name, fail, read_word
@@ -198,6 +199,8 @@ def _ladder(
             family = family or speaks
             if speaks is not family:
                 fail(rung.path, f"provider {rung.provider!r} speaks {speaks}, but model {model!r} is {family}: name another one.")
+            if providers[rung.provider].is_command:
+                _check_argument(rung)
             if any(other.provider == rung.provider for other in attachments):
                 fail(rung.path, f"provider {rung.provider!r} serves model {model!r} already: name it once.")
             attachments.append(
@@ -214,6 +217,14 @@ def _ladder(
                 )
             )
     return tuple(sorted(attachments, key=lambda attachment: (attachment.priority, attachment.position)))
+
+
+def _check_argument(rung: _Rung) -> None:
+    """A program is given the model's name as a word of its command line."""
+    try:
+        check_model(rung.upstream_model)
+    except ValueError as exc:
+        fail(rung.path, str(exc))
 
 
 def _pool(routing: Mapping[str, Any], providers: Mapping[str, Provider]) -> Model | None:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from quota_router.core.catalog import Billing, Family, Network, Provider
-from quota_router.core.desired_commands import read_command, read_env
+from quota_router.core.desired_commands import find_tool, read_command
 from quota_router.core.desired_pollers import build_pollers, read_sources, split_url
 from quota_router.core.naming import check_known, check_name, fail, read_word
 from quota_router.core.networks import read_permit
@@ -37,11 +37,13 @@ def build_provider(name: str, table: Mapping[str, Any], pollers: Collection[str]
     path: KeyPath = ("providers", name)
     check_name("provider", name, path)
     preset = _preset(table, path)
-    family = preset.family if preset else Family.OPENAI
+    tool = find_tool(table, path)
+    family = preset.family if preset else tool.family if tool else Family.OPENAI
     if "family" in table:
         family = read_word("family", table["family"], Family, (*path, "family"), later=LATER_FAMILIES)
-    command = read_command(table, path)
-    network = preset.network if preset and not command else Network.PUBLIC
+    is_command = tool is not None or "command_template" in table
+    credential_ref = _credential_ref(table, preset, path, is_command=is_command)
+    network = preset.network if preset and not is_command else Network.PUBLIC
     if "network" in table:
         network = read_word("network", table["network"], Network, (*path, "network"))
     account = table.get("account", name)
@@ -51,8 +53,8 @@ def build_provider(name: str, table: Mapping[str, Any], pollers: Collection[str]
         family=family,
         vendor=preset.name if preset else family.value,
         account=account,
-        base_url="" if command else _base_url(table, preset, family, network, path),
-        credential_ref=_credential_ref(table, preset, path, is_command=bool(command)),
+        base_url="" if is_command else _base_url(table, preset, family, network, path),
+        credential_ref=credential_ref,
         network=network,
         allow=tuple(_allowed(entry, (*path, "allow", index)) for index, entry in enumerate(table.get("allow", ()))),
         billing=read_word("billing", table.get("billing", Billing.METERED.value), Billing, (*path, "billing")),
@@ -62,8 +64,7 @@ def build_provider(name: str, table: Mapping[str, Any], pollers: Collection[str]
         pace=table.get("pace", False),
         quota_sources=read_sources(table, path, pollers),
         pollers=build_pollers(table, path, network, pollers),
-        command_template=command,
-        env=read_env(table),
+        command=read_command(table, path, credential_ref),
         default_upstream_model=table.get("model"),
         display_name=table.get("display_name", ""),
         description=table.get("description", ""),

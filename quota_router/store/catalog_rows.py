@@ -28,6 +28,7 @@ from quota_router.core.catalog import (
     Stage,
     Workflow,
 )
+from quota_router.core.commands import CommandSpec
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable
 from quota_router.core.shares import from_ppm, show_decimal, to_ppm
@@ -127,6 +128,7 @@ def _row_of_provider(value: Provider) -> dict[str, Any]:
         "pollers": msgspec.json.encode([_show_poller(poller) for poller in value.pollers]).decode(),
         "command_template": _to_json(value.command_template),
         "env": msgspec.json.encode(dict(value.env)).decode(),
+        "command_options": "{}" if value.command is None else _command_options_of(value.command),
         "default_upstream_model": value.default_upstream_model,
         "display_name": value.display_name,
         "description": value.description,
@@ -168,8 +170,7 @@ def read_provider(row: Row[Any]) -> Provider:
         pace=bool(row.pace),
         quota_sources=_from_json(row.quota_sources),
         pollers=tuple(_read_poller(poller) for poller in msgspec.json.decode(row.pollers, type=list[dict[str, Any]])),
-        command_template=_from_json(row.command_template),
-        env=tuple(sorted(msgspec.json.decode(row.env, type=dict[str, str]).items())),
+        command=_read_command(row),
         default_upstream_model=row.default_upstream_model,
         display_name=row.display_name,
         description=row.description,
@@ -281,6 +282,22 @@ def read_workflow(row: Row[Any]) -> Workflow:
         managed_by=ManagedBy(row.managed_by),
         version=row.version,
     )
+
+
+def _command_options_of(command: CommandSpec) -> str:
+    """All of a command that has no column of its own."""
+    said = msgspec.to_builtins(command)
+    return msgspec.json.encode({name: value for name, value in said.items() if name not in {"template", "env"}}).decode()
+
+
+def _read_command(row: Row[Any]) -> CommandSpec | None:
+    template, env, options = (msgspec.json.decode(text) for text in (row.command_template, row.env, row.command_options))
+    if not template:
+        return None
+    try:
+        return msgspec.convert({**options, "template": template, "env": env}, CommandSpec)
+    except msgspec.ValidationError:  # an older program allowed it: with nothing to run, its rung is passed over
+        return None
 
 
 def _show_poller(poller: Poller) -> dict[str, Any]:

@@ -32,6 +32,7 @@ providers = table(
     text("pollers", default="[]"),
     text("command_template", default="[]"),
     text("env", default="{}"),
+    text("command_options", default="{}"),
     text("paused_reason", default=""),
     text("managed_by"),
     whole("version", default=1),
