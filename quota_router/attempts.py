@@ -66,6 +66,8 @@ class Attempt:
     @property
     def ends_with_caller(self) -> bool:
         """Whether hanging up stops the bill; elsewhere an answer is read on for the true usage."""
+        if self.candidate.provider.is_command:  # it is killed
+            return True
         vendor = VENDORS.get(self.candidate.provider.vendor)
         return vendor is not None and vendor.abort_stops_billing
 

@@ -35,6 +35,7 @@ from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUna
 from quota_router.ladder import Ladders
 from quota_router.machine import Ids, utc_now
 from quota_router.polling import Pollers
+from quota_router.outbound import Outbound, open_outbound
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.routing import Routing
@@ -47,7 +48,6 @@ from quota_router.store.reports import Reports
 from quota_router.store.spill import claim_spill
 from quota_router.underway import Underway
 from quota_router.upkeep import follow_edits, hang_up, reconcile, sweep
-from quota_router.upstream import Upstream
 from quota_router.waiting import WaitingRoom
 from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
@@ -166,8 +166,8 @@ async def open_daemon(
         reach(CrashPoint.AFTER_RECONCILE)
         if orphans:
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
-        upstream = await stack.enter_async_context(Upstream())
-        router = _build_router(lane, upstream, settings, credential_of, clock, ids)
+        outbound = await stack.enter_async_context(open_outbound(environ, clock, _bounds(settings)))
+        router = _build_router(lane, outbound, settings, credential_of, clock, ids)
 
         async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
             again = config.load(loaded.path, environ)
@@ -197,7 +197,7 @@ async def open_daemon(
         )
         app = build_app(services, Authenticator(admin_token), (host, *settings.allowed_hosts))
         sites = await stack.enter_async_context(answering(app, sockets))
-        upstream.own_addresses = frozenset({listening.getsockname()[:2] for listening in sockets})
+        outbound.upstream.own_addresses = frozenset({listening.getsockname()[:2] for listening in sockets})
         close(sockets)  # they are answered at through copies now, which a stop closes
         beside = {
             "sweep": sweep(lane, router, settings.sweep_s),
@@ -327,14 +327,14 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 def _build_router(
     lane: Lane,
-    upstream: Upstream,
+    outbound: Outbound,
     settings: config.ServerSettings,
     credential_of: Callable[[str], Secret | None],
     clock: Callable[[], datetime],
     new_id: Callable[[], str],
 ) -> Router:
     """Put the rooms of the way of a call together."""
-    bounds, loop_time = _bounds(settings), asyncio.get_running_loop().time
+    bounds, loop_time = outbound.bounds, asyncio.get_running_loop().time
     underway, waiting = Underway(loop_time), WaitingRoom(loop_time)
     lane.when_freed = waiting.stir
     ladders = Ladders(
@@ -345,7 +345,7 @@ def _build_router(
     )
     return Router(
         lane=lane,
-        upstream=upstream,
+        outbound=outbound,
         routing=Routing(lane=lane, ladders=ladders, clock=clock),
         ladders=ladders,
         admissions=Admissions(

@@ -25,7 +25,8 @@ from quota_router.core.remedies import say_what_bounds
 from quota_router.core.restraints import Caution, caution_of
 from quota_router.core.secrets import Secret
 from quota_router.core.ways import AUTO, Way
-from quota_router.errors import UnknownModel
+from quota_router.dialects import dialect_of
+from quota_router.errors import RequestError, UnknownModel
 from quota_router.store.prices import PriceBook
 
 BYTES_PER_TOKEN_MOST = 12
@@ -125,6 +126,8 @@ class Ladders:
         )
         whose = caller_subjects(call.caller.name, call.labels)
         candidates = tuple([self._candidate(call, whose, rung, way, learned) for rung, way in zip(served, along, strict=True)])
+        if call.operation is not Operation.ROUTE and any(rung.provider.is_command for rung in served):
+            candidates = _with_programs_asked(call, candidates)
         return Ladder(candidates=candidates, question=question, session=session)
 
     def pin_of(self, call: Call) -> str | None:
@@ -277,6 +280,16 @@ def _needs(call: Call, catalog: Catalog) -> frozenset[str]:
     where some model of the catalog is said to.
     """
     return call.requires | (call.body.needs() & (_SENSES | catalog.capabilities))
+
+
+def _with_programs_asked(call: Call, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """The candidates, those that are programs knowing whether they can be told the call: a prompt is text and nothing else."""
+    try:
+        dialect_of(call.family).prompt_of(call.operation, call.body.for_model(""))
+    except RequestError as refusal:
+        why = refusal.message
+        return tuple([replace(it, cannot_be_told=why) if it.provider.is_command else it for it in candidates])
+    return candidates
 
 
 def _least_input(call: Call) -> int:

@@ -27,12 +27,32 @@ from quota_router.dialects import Event, EventKind, StreamReader, UnreadableAnsw
 from quota_router.errors import CallerGone, DeadlinePassed, UpstreamCut, UpstreamError, UpstreamRefused, UpstreamUnavailable
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Settle
-from quota_router.upstream import UpstreamAnswer
 
 ERROR_BODY_MAX_BYTES = 1024 * 1024
 """An upstream's error is read up to here."""
 BYTES_PER_DRAINED_TOKEN = 4
 """For `drain_tokens`: how much is read on after the caller left."""
+
+
+class Source(Protocol):
+    """Where an answer comes from: a provider's connection, or what its program wrote. Whoever holds one closes it."""
+
+    @property
+    def status(self) -> int:
+        """As in HTTP."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The provider's own."""
+
+    async def read(self, max_bytes: int) -> bytes:
+        """Read the whole body. Raises `UpstreamCut`."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the body as it comes. Raises `UpstreamCut` while iterating."""
+
+    def close(self) -> None:
+        """Let go of it, read or not. May be repeated."""
 
 
 class Sink(Protocol):
@@ -79,7 +99,7 @@ class Relay:
     clock: Callable[[], datetime]
     homes: Homes
 
-    async def relay(self, attempt: Attempt, answer: UpstreamAnswer, sink: Sink) -> None:
+    async def relay(self, attempt: Attempt, answer: Source, sink: Sink) -> None:
         """
         Pass one answer on; returns when the caller has its last byte, or has left.
 
@@ -122,7 +142,7 @@ class Relay:
             await self.settle(attempt, settlement)
             raise DeadlinePassed
 
-    async def _refusal(self, attempt: Attempt, answer: UpstreamAnswer, sink: Sink) -> None:
+    async def _refusal(self, attempt: Attempt, answer: Source, sink: Sink) -> None:
         """Read an error; go on to the next rung, or pass the caller's own error back byte for byte."""
         dialect = dialect_of(attempt.candidate.provider.family)
         try:
@@ -153,7 +173,7 @@ class Relay:
         sink.start(refused.status, refused.headers)
         await _finish(sink, refused.body)
 
-    async def _whole(self, attempt: Attempt, answer: UpstreamAnswer, sink: Sink) -> None:
+    async def _whole(self, attempt: Attempt, answer: Source, sink: Sink) -> None:
         """Read the whole answer, post it, pass it on."""
         dialect = dialect_of(attempt.candidate.provider.family)
         try:
@@ -180,7 +200,7 @@ class Relay:
         sink.start(answer.status, head)
         await _finish(sink, body)
 
-    async def _stream(self, attempt: Attempt, answer: UpstreamAnswer, sink: Sink) -> None:
+    async def _stream(self, attempt: Attempt, answer: Source, sink: Sink) -> None:
         """
         Pass events on as they come.
 
@@ -207,9 +227,7 @@ class Relay:
             sink.start(answer.status, _head(attempt, answer))
         await _finish(sink, bytes(last))
 
-    async def _pump(
-        self, attempt: Attempt, answer: UpstreamAnswer, reader: StreamReader, sink: Sink, last: bytearray
-    ) -> Settlement | None:
+    async def _pump(self, attempt: Attempt, answer: Source, reader: StreamReader, sink: Sink, last: bytearray) -> Settlement | None:
         """
         Send what may go out, and leave in *last* what has to wait for the post; returns at the end, or at an error event.
 
@@ -240,7 +258,7 @@ class Relay:
         last[:0] = ready
         return None
 
-    async def _drain(self, attempt: Attempt, answer: UpstreamAnswer, reader: StreamReader) -> None:
+    async def _drain(self, attempt: Attempt, answer: Source, reader: StreamReader) -> None:
         """
         The caller left. Where hanging up does not stop the bill, read on for the true usage, within bounds; then settle.
 
@@ -278,7 +296,7 @@ class Relay:
         return ran_out or (deadline is not None and self.clock() >= deadline)
 
 
-async def _batches(answer: UpstreamAnswer, reader: StreamReader) -> AsyncIterator[list[Event]]:
+async def _batches(answer: Source, reader: StreamReader) -> AsyncIterator[list[Event]]:
     """Yield the events of each chunk, and at the end what was left without its blank line."""
     async for chunk in answer.chunks():
         events = reader.feed(chunk)
@@ -311,7 +329,7 @@ async def _finish(sink: Sink, data: bytes) -> None:
     reach(CrashPoint.AFTER_LAST_BYTE)
 
 
-def _head(attempt: Attempt, answer: UpstreamAnswer) -> dict[str, str]:
+def _head(attempt: Attempt, answer: Source) -> dict[str, str]:
     """Build the answer's headers: the upstream's own that are allowed, and ours."""
     head = dialect_of(attempt.candidate.provider.family).answer_headers(answer.headers)
     head["x-quota-router-provider"] = attempt.hold.provider

@@ -5,7 +5,7 @@ The way of a call, top to bottom. Start reading here.
               prices and estimates                                    routing, core/ways, ladder
     hold      decide and hold, in one write transaction; or wait      admission, waiting, store/ledger, core/decision
     attempt   send; a failure before the first content byte settles
-              this rung and holds the next in one step                upstream, dialects
+              this rung and holds the next in one step                outbound (upstream | command), dialects
     observe   what the head tells of the account's windows            dialects/vendors, store/readings
     relay     the same bytes to the caller, usage read off them       relay, dialects
     settle    usage x price -> post, committed before the last byte   attempts, store/booking
@@ -41,14 +41,14 @@ from quota_router.errors import (
     UpstreamUnavailable,
 )
 from quota_router.ladder import Ladder, Ladders
-from quota_router.relay import Bounds, Relay, Sink
+from quota_router.outbound import Outbound, Outgoing
+from quota_router.relay import Bounds, Relay, Sink, Source
 from quota_router.routing import Routing
 from quota_router.store.holding import Renew
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Settle
 from quota_router.store.observing import heard
 from quota_router.underway import Running, Underway
-from quota_router.upstream import Upstream, UpstreamAnswer, UpstreamRequest
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class Router:
     """Serves calls. One per daemon; `clock` gives aware UTC."""
 
     lane: Lane
-    upstream: Upstream
+    outbound: Outbound
     routing: Routing
     ladders: Ladders
     admissions: Admissions
@@ -116,14 +116,14 @@ class Router:
 
     # --- attempt ------------------------------------------------------------------------------------------------------------
 
-    async def _send(self, attempt: Attempt, ladder: Ladder, running: Running) -> UpstreamAnswer:
+    async def _send(self, attempt: Attempt, ladder: Ladder, running: Running) -> Source:
         """
         Send the call to the held rung, and wait for the head of its answer.
 
         Raises:
             Failed: no answer came.
             DeadlinePassed: the caller's own time ran out first.
-            InvalidRequest: the query or a header cannot be sent.
+            InvalidRequest: something in it cannot be sent.
             CallerGone: nobody is there to read the answer.
         """
         call, provider = attempt.call, attempt.candidate.provider
@@ -133,25 +133,22 @@ class Router:
         if running.sink.is_gone:
             await self.relay.settle(attempt, attempt.void(None, Outcome.CANCELLED))
             raise CallerGone
-        dialect = dialect_of(provider.family)
         secret = None if provider.is_keyless else self.ladders.credential_of(provider.credential_ref)
         body = call.body.for_model(attempt.hold.upstream_model)
         attempt.body_bytes = len(body)
-        query = f"?{call.query}" if call.query else ""
-        request = UpstreamRequest(
+        outgoing = Outgoing(
+            call=call,
             provider=provider,
-            url=f"{provider.base_url}{dialect.upstream_path(call.operation)}{query}",
-            headers=dialect.outgoing_headers(call.headers, secret.reveal() if secret else None),
+            upstream_model=attempt.hold.upstream_model,
             body=body,
+            secret=secret,
             connect_timeout_s=self.bounds.connect_timeout_s,
-            first_byte_timeout_s=self.bounds.first_byte_timeout_s,
-            gap_timeout_s=self.bounds.gap_timeout_s,
             total_timeout_s=self._time_left_s(call, running.ends_at),
         )
         reach(CrashPoint.BEFORE_SEND)
         attempt.is_sent = True
         try:
-            answer = await self.upstream.send(request, attempt.hold.id)
+            answer = await self.outbound.send(outgoing, attempt.hold.id)
         except AddressRefused as refused:
             raise attempt.unanswered("network_refused", dispatched=False) from refused
         except InvalidRequest:

@@ -300,10 +300,11 @@ async def test_a_call_that_breaks_in_our_own_hands_does_not_keep_its_hold(betwee
     """
     What was certainly not sent is given back; of anything else nobody knows, and the input is booked.
     """
-    upstream, between.daemon.router.upstream = between.daemon.router.upstream, Broken(error)
+    outbound = between.daemon.router.outbound
+    upstream, outbound.upstream = outbound.upstream, Broken(error)
     with capture_logs() as logs:
         told = await between.send(path, json.dumps(CALLS[path]))
-    between.daemon.router.upstream = upstream
+    outbound.upstream = upstream
     assert [entry["action"] for entry in logs] == ["handler_failed"] * entries
     assert (told.status, INSIDES.search(told.body.decode())) == (status, None)
     story = await between.story(told)

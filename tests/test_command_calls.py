@@ -1,33 +1,17 @@
 """
 Tools on the way of a call: where an upstream stands, a tool can, and neither router nor relay nor ledger sees a difference.
-
-The stand-in below is all that lies between: it asks `Commands.run` where the router asks `Upstream.send`.
 """
 
 import json
-import os
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from pathlib import Path
 
 import anthropic
 import openai
 import pytest
 from command_kit import PROMPT, write_tool
 from daemon_kit import TOKEN, get, open_here
-from yarl import URL
 
-from quota_router.command import CommandRequest, Commands
-from quota_router.core.calls import Operation
-from quota_router.core.command_presets import PRESETS
-from quota_router.core.commands import CommandSpec
-
-OPERATIONS = {
-    "/v1/chat/completions": Operation.CHAT,
-    "/v1/completions": Operation.COMPLETIONS,
-    "/v1/responses": Operation.RESPONSES,
-    "/v1/messages": Operation.MESSAGES,
-    "/v1/embeddings": Operation.EMBEDDINGS,
-}
 HI = [{"role": "user", "content": "hi"}]
 TOLD = {
     "type": "result",
@@ -39,63 +23,38 @@ TOLD = {
 LIMIT = "You've hit your session limit"
 
 
-class Stand:
-    """In the place of `Upstream`."""
-
-    def __init__(self, commands, specs):
-        self.commands = commands
-        self.specs = specs
-
-    async def send(self, request, hold_id):
-        asked = json.loads(request.body)
-        run = CommandRequest(
-            provider=request.provider,
-            spec=self.specs[request.provider.name],
-            operation=OPERATIONS[URL(request.url).path],
-            body=request.body,
-            upstream_model=asked["model"],
-            is_stream=bool(asked.get("stream")),
-            start_timeout_s=request.connect_timeout_s,
-            total_timeout_s=request.total_timeout_s,
-        )
-        return await self.commands.run(run, hold_id)
-
-
-def provider_toml(name, vendor):
-    base = "http://127.0.0.1:9" + ("/v1" if vendor == "openai" else "")
-    return f'[providers.{name}]\nvendor = "{vendor}"\nbase_url = "{base}"\nnetwork = "loopback"\ncredential = "none"\n'
+def command_toml(name, program, family, more=""):
+    return f'[providers.{name}]\nfamily = "{family}"\ncommand_template = {json.dumps(program)}\n{more}\n'
 
 
 @pytest.fixture
 async def house(tmp_path):
     """A daemon over four tools, and both SDKs before it: the two of `text` serve `gpt`, those of `json` serve `claude`."""
     tools = {name: write_tool(tmp_path, f'. "{tmp_path}/{name}.sh"', name) for name in ("text-1", "text-2", "json-1", "json-2")}
-    specs = {
-        name: CommandSpec(template=(program, PROMPT))
+    catalog = "".join(
+        command_toml(name, [program, PROMPT], "openai")
         if name.startswith("text")
-        else CommandSpec(template=(program,), prompt_on_stdin=True, reads=PRESETS["claude"].spec.reads)
+        else command_toml(name, [program], "anthropic", 'command = "claude"')
         for name, program in tools.items()
-    }
-    catalog = "".join(provider_toml(name, "openai" if name.startswith("text") else "anthropic") for name in tools)
+    )
     catalog += '[[models]]\nname = "gpt"\nattachments = ["text-1", "text-2"]\n'
     catalog += '[[models]]\nname = "claude"\nattachments = ["json-1", "json-2"]\n'
     async with AsyncExitStack() as stack:
         daemon = await stack.enter_async_context(open_here(tmp_path, catalog))
-        environ = {"PATH": os.environ["PATH"]}
-        commands = await stack.enter_async_context(
-            Commands(environ=environ, clock=lambda: datetime.now(UTC), directory=tmp_path),
-        )
-        daemon.router.upstream = Stand(commands, specs)
         same = {"api_key": TOKEN, "max_retries": 0}
         by_openai = await stack.enter_async_context(openai.AsyncOpenAI(base_url=f"{daemon.url}/v1", **same))
         by_anthropic = await stack.enter_async_context(anthropic.AsyncAnthropic(base_url=daemon.url, **same))
 
         class House:
-            url, openai, anthropic, specs_of = daemon.url, by_openai, by_anthropic, specs
+            url, openai, anthropic = daemon.url, by_openai, by_anthropic
 
             @staticmethod
             def script(name, code):
                 (tmp_path / f"{name}.sh").write_text(code)
+
+            @staticmethod
+            def remove(name):
+                Path(tools[name]).unlink()
 
             @staticmethod
             def tell(name, code=0, **changed):
@@ -173,7 +132,7 @@ async def test_a_context_that_is_too_long_reaches_its_caller_as_his_familys_erro
 
 
 async def test_a_tool_that_was_never_started_cost_nothing_and_one_that_broke_is_assumed(house):
-    house.specs_of["text-1"] = CommandSpec(template=("quota-router-no-such-tool", PROMPT))
+    house.remove("text-1")
     house.script("text-2", "exit 3")
     with pytest.raises(openai.APIStatusError) as refused:
         await house.openai.chat.completions.create(model="gpt", messages=HI)

@@ -152,7 +152,7 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
         catalog += "".join(provider_toml(name, url + path, vendor=dialect) for name in names) + model_toml(dialect, *names)
     keys = {f"KEY_{vendor}_{number}": "k" for vendor in ("OPENAI", "ANTHROPIC") for number in (1, 2)}
     async with open_http() as http, server, open_here(folder, catalog, server="settle_wait_s = 0.4\n", **keys) as daemon:
-        daemon.router.upstream._resolver = Resolver()
+        daemon.router.outbound.upstream._resolver = Resolver()
         yield House(daemon=daemon, upstream=upstream, ledger=ledger, http=http)
 
 
@@ -268,7 +268,7 @@ async def test_a_shutdown_that_may_not_wait_gives_such_a_hold_back(house):
 
 
 async def test_a_call_cancelled_between_its_hold_and_its_first_byte_leaves_nothing_held(house):
-    resolver = house.daemon.router.upstream._resolver
+    resolver = house.daemon.router.outbound.upstream._resolver
     resolver.go.clear()
     asking = asyncio.create_task(house.ask("openai", stream=False))
     await resolver.asked.wait()

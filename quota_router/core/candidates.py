@@ -97,6 +97,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """how its tier is ordered"""
     way: Way = ASKED
     """that leads to it"""
+    cannot_be_told: str = ""
+    """why its program cannot be told this call, in one sentence; empty: it can, or there is no program"""
     capabilities: frozenset[str] | None = None
     """of its model; `None`: unknown"""
     context_tokens: int | None = None

@@ -55,9 +55,16 @@ def _lasting(candidate: Candidate, question: Question, now: datetime) -> Iterato
         yield _already_tried(candidate, candidate.tried, now)
     if question.family not in {None, provider.family}:
         yield _skip(candidate, Reason.DIALECT_MISMATCH, {"asked": question.family, "answers": provider.family})
+    yield from _unable(candidate, question)
+
+
+def _unable(candidate: Candidate, question: Question) -> Iterator[Rung]:
+    """Judge what the call asks of the rung's model, and of the program that would be told of it."""
     missing = question.requires - candidate.capabilities if question.requires and candidate.capabilities is not None else ()
     if missing:
         yield _skip(candidate, Reason.CAPABILITY_MISSING, {"missing": sorted(missing)})
+    if candidate.cannot_be_told:
+        yield _skip(candidate, Reason.CAPABILITY_MISSING, {"why": candidate.cannot_be_told})
     context = candidate.context_tokens
     more_than = max(question.least_input_tokens - 1, question.more_context_than or 0)
     if more_than > 0 and (context is None or context <= more_than) and (context is not None or question.more_context_than):

@@ -39,7 +39,7 @@ def say_none_usable(decision: NoneUsable, now: datetime) -> NoUsableProvider:
         status, code, text = 503, "no_usable_provider", "No provider is available"
     told = ", ".join(f"{rung.provider}: {_tell(rung)}" for rung in rungs)
     when = f" Try again in {ceil(retry_after_s)} s." if retry_after_s is not None else ""
-    remedies = dict.fromkeys(rung.detail["remedy"] for rung in rungs if "remedy" in rung.detail)
+    remedies = dict.fromkeys(rung.detail[key] for rung in rungs for key in ("why", "remedy") if key in rung.detail)
     return NoUsableProvider(
         " ".join([f"{text} ({told}).{when}", *remedies]),
         status=status,
