@@ -120,6 +120,7 @@ async def test_a_decision_names_the_rung_the_hold_and_every_reason(plane):
         "base_url": "http://127.0.0.1:9/v1",
         "credential_ref": "env:ONE_KEY",
         "command": None,
+        "prompt_on_stdin": None,
         "router": None,
         "rule": None,
         "confidence": None,

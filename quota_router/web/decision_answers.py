@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quota_router.core.calls import Call
-from quota_router.core.catalog import Catalog
+from quota_router.core.catalog import Catalog, Provider
 from quota_router.core.decision import Chosen, NoneUsable
 from quota_router.core.verdict import say_none_usable, show_rung
 from quota_router.web.routes import Services
@@ -58,13 +58,28 @@ def show_decision(
         "upstream_model": upstream_model,
         "base_url": provider.base_url if provider else None,
         "credential_ref": provider.credential_ref if provider else None,
-        "command": None,
+        **_show_command(provider, upstream_model),
         "router": None,
         "rule": None,
         "confidence": None,
         "hold": hold,
         "rungs": rungs,
     }
+
+
+def _show_command(provider: Provider | None, upstream_model: str) -> dict[str, Any]:
+    """
+    Show what to run, ready but for the names of the caller's own files; null where an address is asked, or nothing can be run.
+
+    Its variables are not shown: they are the host's, and may hold what is secret.
+    """
+    command = provider.command if provider else None
+    if command is None:
+        return {"command": None, "prompt_on_stdin": None}
+    try:
+        return {"command": command.ready(upstream_model), "prompt_on_stdin": command.prompt_on_stdin}
+    except ValueError:  # no program is given such a name
+        return {"command": None, "prompt_on_stdin": None}
 
 
 def show_hold(hold_id: str, expires_at: str, estimate_nusd: int | None) -> dict[str, Any]:
