@@ -8,10 +8,12 @@ next rung where this one fails, and nothing left behind when nobody waits any mo
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,20 @@ from between_kit import ASKED, Told, read
 from command_kit import BOUND_S, is_dead, pids_in, until, write_tool
 from daemon_kit import AUTH, TOKEN, Process, environ, open_here, open_process, provider_toml, write_config
 from ledger_kit import ForgetCooldowns
+from msgspec.structs import replace
 
+from quota_router.command.commands import _INHERITED, _INHERITED_PREFIXES
 from quota_router.command.files import HOME_PREFIX
 from quota_router.command.process import STDOUT_MAX_BYTES
+from quota_router.config import parse_catalog
+from quota_router.core.calls import Call, CallFacts, Operation
+from quota_router.core.catalog import Caller, Family
+from quota_router.core.desired import build_catalog
+from quota_router.core.ways import ASKED as ASKED_FOR
 from quota_router.daemon import Daemon
+from quota_router.ladder import Ladders
 from quota_router.simulator import Account, Refusal, Reply, Simulator
+from quota_router.store.prices import PriceBook
 
 CANARY = "CANARY-key-of-the-tool"
 NOWHERE = "http://127.0.0.1:9/v1"
@@ -463,3 +474,40 @@ async def test_row_7_5_a_caller_who_runs_the_tool_himself_gets_the_ready_argumen
     assert settled.json["cost_nusd"] == 10_000_000
     told = await house.send("/api/v1/route", {"model": "chat-api-first", "dry_run": True})
     assert (told.json["command"], told.json["prompt_on_stdin"]) == (None, None)
+
+
+# --- what the README shows, and what is not looked at -------------------------------------------------------------------
+
+
+class Sealed:
+    """A body that nobody may read."""
+
+    size = 100
+
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} was asked for")
+
+
+async def test_row_4_4_a_body_is_not_read_as_a_prompt_where_no_rung_is_a_tool():
+    """Reading it costs as much as it is long: only a ladder with a program pays for that."""
+    text = command_toml("cli", "tool", "openai") + provider_toml("api", NOWHERE)
+    text += "".join(model_toml(name, *providers) for name, providers in {"api": ["api"], "cli": ["api", "cli"]}.items())
+    catalog = build_catalog(parse_catalog(text, "f.toml"))
+    ladders = Ladders(prices=PriceBook(), credential_of=lambda _: None, draw=lambda: 0, stale_after_s=900.0)
+    caller = Caller(name="ci", token_sha256="0" * 64)
+    call = Call(
+        id="c", caller=caller, family=Family.OPENAI, operation=Operation.CHAT, facts=CallFacts(), model="api", body=Sealed()
+    )
+    assert [rung.cannot_be_told for rung in ladders.climb(call, (ASKED_FOR,), catalog, {}, datetime.now(UTC)).candidates] == [""]
+    with pytest.raises(AssertionError, match="for_model was asked for"):
+        ladders.climb(replace(call, model="cli"), (ASKED_FOR,), catalog, {}, datetime.now(UTC))
+
+
+async def test_row_3_9_what_the_readme_shows_of_tools_loads():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    chapter = readme.partition("### Command-line tools\n")[2].partition("\n**Whose")[0]
+    shown = chapter.partition("```toml\n")[2].partition("```")[0]
+    catalog = build_catalog(parse_catalog(f'{shown}\n[providers.claude-work]\nvendor = "anthropic"\n', "README"))
+    assert catalog.providers["claude-personal"].command.env == {"CLAUDE_CONFIG_DIR": "/home/me/.claude-personal"}
+    told = set(re.findall(r"`([A-Z_]+)\*?`", chapter.partition("It gets ")[2].partition("and its")[0]))
+    assert told == {*_INHERITED, *_INHERITED_PREFIXES}
