@@ -457,6 +457,22 @@ async def test_row_7_2_a_daemon_that_ends_leaves_no_file_and_no_money_behind(tmp
         assert list((tmp_path / "runtime").iterdir()) == []
 
 
+async def test_row_3_1_a_command_is_set_in_the_file_on_the_host_alone(own_house):
+    """Sent again as it stands it changes nothing; with one word, one variable or another way to its key changed it is refused."""
+    file = (own_house.folder / "quota-router.toml").read_text()
+    catalog = file[file.index("[providers.") :]
+    changed = {
+        catalog: 200,
+        catalog.replace('"{model}"]', '"{model}", "-x"]', 1): 403,
+        catalog.replace("CLAUDE_CONFIG_DIR", "PYTHONSTARTUP", 1): 403,
+        catalog.replace("TOOL_KEY", "OTHER_KEY", 1): 403,
+        catalog.replace('command = "codex"', 'command = "codex"\nrun_timeout_s = 5'): 403,
+    }
+    for text, status in changed.items():
+        async with own_house.http.post(f"{own_house.url}/api/v1/apply", data=text, headers=AUTH) as answer:
+            assert answer.status == status, await answer.text()
+
+
 # --- callers that run the tool themselves -------------------------------------------------------------------------------
 
 

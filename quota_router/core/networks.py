@@ -140,13 +140,16 @@ def judge_url(url: str, network: Network, allow: tuple[str, ...] = ()) -> str | 
 
 def refuse_new_networks(wanted: Catalog, present: Catalog) -> None:
     """
-    Keep private addresses out of reach of the API: they are set in the file on the host only.
+    Keep private addresses and programs out of reach of the API: they are set in the file on the host only.
 
     Raises:
-        Forbidden: a provider's network is other than public and not as it stands.
+        Forbidden: a provider's network is other than public, or it runs a program, and not as it stands.
     """
     for provider in wanted.providers.values():
         known = present.providers.get(provider.name)
+        runs = (provider.command, provider.credential_ref)
+        if provider.is_command and (known is None or runs != (known.command, known.credential_ref)):
+            raise Forbidden(f"Provider {provider.name!r} runs a command: set that in the file on the host.")
         reach = (provider.network, provider.allow, provider.base_url)
         is_open = provider.network is Network.PUBLIC and not provider.allow
         if not is_open and (known is None or reach != (known.network, known.allow, known.base_url)):
