@@ -34,8 +34,8 @@ from quota_router.dialects.vendors import ENDPOINTS
 from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUnavailable, ShuttingDown
 from quota_router.ladder import Ladders
 from quota_router.machine import Ids, utc_now
-from quota_router.polling import Pollers
 from quota_router.outbound import Outbound, open_outbound
+from quota_router.polling import Pollers
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
 from quota_router.routing import Routing
@@ -178,7 +178,7 @@ async def open_daemon(
             refuse_new_networks(wanted, lane.catalog)
             return await lane.edit_catalog(wanted, dry_run=dry_run, prune=prune)
 
-        pollers = Pollers(lane=lane, upstream=upstream, credential_of=credential_of, clock=clock, draw=random.random)
+        pollers = Pollers(lane=lane, upstream=outbound.upstream, credential_of=credential_of, clock=clock, draw=random.random)
         services = Services(
             router=router,
             decisions=Decisions(
