@@ -185,6 +185,20 @@ async def test_it_counts_in_the_window_of_the_moment_it_names(tmp_path, clock):
         }
 
 
+async def test_it_moves_a_window_that_is_over_in_the_batch_of_a_sweep_too(tmp_path, clock):
+    """
+    The sweep dropped the balance that had been read for it, and it was taken for one that is not kept.
+    """
+    of = catalog(limit(**USD))
+    async with open_ledger(tmp_path, clock, of) as lane:
+        hold = (await lane.run(admit(of))).hold
+        await lane.run(Settle(hold_id=hold.id, settlement=post()))
+        clock.forward(days=60)
+        _, recorded = await asyncio.gather(lane.run(Sweep()), lane.run(adjust(-10_000, held_at=hold.held_at)))
+        assert recorded.limits == ("cap",)
+        assert list((await kept(lane)).values()) == [50_000]
+
+
 async def test_a_window_that_was_over_before_its_limit_was_made_gets_no_part_of_a_balance(tmp_path, clock):
     """
     A row is whole or not there: one made of the adjustment alone would not be what was spent in that window.

@@ -143,6 +143,8 @@ async def test_a_caller_who_leaves_at_the_last_byte_is_booked_as_the_upstream_sa
         await until(lambda: running(house).attempt.is_settled)
         answer.cancel()
         await asyncio.wait({answer})
+        if not answer.cancelled():
+            answer.result().close()
         await hang_up(house)
     assert told(await settled(house)) == [("posted", "ok", "reported")]
 

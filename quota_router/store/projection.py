@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, insert, literal, select, type_coerce
 
 from quota_router.core.holds import EntryKind, HoldState, charges_of
@@ -37,7 +36,7 @@ def project(conn: Connection, limits: Iterable[Limit], now: datetime, *, keeps_p
         limits: as they stand in the catalog.
         now: which windows count.
         keeps_past: rows of windows that are over are worked out anew as well. Else they go, but for those in which a hold is
-            still open: a limit that was edited may have other windows than before.
+            still open and which judge it: a limit that was edited may have other windows than before.
     """
     history, catalog = read_windows(conn), load_catalog(conn)
     open_holds = [hold_of(row) for row in conn.execute(select(holds).where(holds.c.state == HoldState.HELD))]
@@ -49,11 +48,7 @@ def project(conn: Connection, limits: Iterable[Limit], now: datetime, *, keeps_p
             if charge.limit.name == limit.name:
                 held[charge.bucket] = held.get(charge.bucket, 0) + charge.held
         kept = _read_buckets(conn, limit) if keeps_past else ()
-        covered = coverage(limit, now, windows[-1] if windows else None)
-        if covered.bucket_width is not None and held:  # an open hold is judged by its own window: from its oldest piece on
-            oldest = coverage(limit, min(held), None).first_bucket
-            covered = replace(covered, first_bucket=min(covered.first_bucket, oldest))
-        found = _posted(conn, limit, covered)
+        found = _posted(conn, limit, coverage(limit, now, windows[-1] if windows else None), held)
         found |= _posted_before(conn, limit, {*held, *kept} - set(found), windows)
         for bucket, amount in held.items():
             found.setdefault(bucket, Balance()).held = amount
@@ -70,12 +65,17 @@ def _read_buckets(conn: Connection, limit: Limit) -> Sequence[datetime]:
     return conn.execute(select(balances.c.bucket).where(balances.c.limit_name == limit.name)).scalars().all()
 
 
-def _posted(conn: Connection, limit: Limit, covered: Coverage) -> dict[datetime, Balance]:
-    """Sum what entries of the limit's window count in it, by bucket."""
+def _posted(conn: Connection, limit: Limit, covered: Coverage, held: Collection[datetime]) -> dict[datetime, Balance]:
+    """
+    Sum what entries of the limit's window count in it, by bucket.
+
+    The pieces of a rolling window are read from the oldest window on in which a hold is open: it judges that hold, should it grow.
+    """
     if covered.opens:
         return {}
     if covered.bucket_width is not None:
-        return _sum_buckets(conn, limit, covered.first_bucket, None, covered.bucket_width)
+        since = [coverage(limit, bucket, None).first_bucket for bucket in held]
+        return _sum_buckets(conn, limit, min([covered.first_bucket, *since]), None, covered.bucket_width)
     posted = _sum(conn, limit, covered.start, covered.end)
     return {covered.bucket: Balance(posted=posted)} if posted else {}
 

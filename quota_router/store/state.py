@@ -301,8 +301,11 @@ class State:
         """
         Drop balances that no window counts any more: memory stays bounded, the rows stay.
 
-        What holds of the batch stand in stays, resolved ones too: a late word may still move it, and moves what is known of it.
+        What holds of the batch stand in stays, resolved ones too: a late word may still move it, and moves what is known of it. So
+        may an adjustment, in any window: where the batch has one, all of it goes with the next sweep.
         """
+        if self.adjusted:
+            return
         charges = [charge for held in self.holds.values() for charge in held.charges]
         charges += [charge for resolved in self.resolved.values() for charge in resolved.charges]
         kept_from = counted_from(charges)
