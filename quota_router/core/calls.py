@@ -8,7 +8,7 @@ Never: keeps prompts; a body lives as long as its call and is written nowhere.
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -77,6 +77,12 @@ class Body(Protocol):
     def needs(self) -> frozenset[str]:
         """The capabilities that it asks of a model: `vision`, `audio`, `files`, `tools`, `json_schema`, `reasoning`."""
 
+    def members(self) -> dict[str, Any]:
+        """What it holds, decoded anew: whoever asks may change it."""
+
+    def rewritten(self, members: Mapping[str, Any]) -> bytes:
+        """The bytes of another body, with these members; those that stay the same keep their bytes."""
+
 
 class NoBody:
     """Stands in where the caller makes the call himself."""
@@ -98,6 +104,14 @@ class NoBody:
     def needs(self) -> frozenset[str]:
         """The caller says what it needs."""
         return frozenset()
+
+    def members(self) -> dict[str, Any]:
+        """There is nothing in it."""
+        return {}
+
+    def rewritten(self, members: Mapping[str, Any]) -> bytes:  # noqa: ARG002 -- as `Body`
+        """Nothing is sent."""
+        return b""
 
 
 NO_BODY = NoBody()
@@ -131,6 +145,8 @@ class Call(Struct, frozen=True, kw_only=True):
     max_wait_s: float = 0.0
     """how long the call may wait for a rung to become usable"""
     pinned_provider: str | None = None
+    is_of_router: bool = False
+    """made by a router on its way to an answer: no router is asked about it, nor a rule"""
     workflow: str | None = None
     stage: str | None = None
     idempotency_key: str | None = None

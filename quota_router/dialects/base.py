@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 from msgspec.json import encode
@@ -53,6 +54,14 @@ class Parsed(Struct, frozen=True, kw_only=True):
     def needs(self) -> frozenset[str]:
         """What its media ask of a model."""
         return needs(self.top)
+
+    def members(self) -> dict[str, Any]:
+        """What it holds, decoded anew."""
+        return self.top.members()
+
+    def rewritten(self, members: Mapping[str, Any]) -> bytes:
+        """The bytes of another body; raises `TypeError` for what JSON cannot carry."""
+        return self.top.rewritten(members)
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ Decision 2026-11 -- nesting is bounded by the decoder's own recursion guard (abo
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -61,6 +62,24 @@ class TopLevel(Struct, frozen=True, kw_only=True):
             position = self.close
         parts.append(self.body[position:])
         return b"".join(parts)
+
+    def members(self) -> dict[str, Any]:
+        """Everything in it, as values; decoded anew each time."""
+        return msgspec.json.decode(self.body, type=dict[str, Any])
+
+    def rewritten(self, members: Mapping[str, Any]) -> bytes:
+        """
+        An object of *members*, in their order; those that are what they were keep their bytes.
+
+        Raises:
+            TypeError, ValueError: a value is none that JSON can carry.
+        """
+        parts: list[bytes] = []
+        for name, value in members.items():
+            encoded, raw = msgspec.json.encode(value), self.raw(name)
+            is_same = raw is not None and encoded == msgspec.json.encode(msgspec.json.decode(raw))
+            parts.append(msgspec.json.encode(name) + b":" + (raw if is_same and raw is not None else encoded))
+        return b"{" + b",".join(parts) + b"}"
 
 
 def read_object(body: bytes) -> TopLevel:
