@@ -24,6 +24,7 @@ Never: carries a secret, a prompt, or an upstream's own text.
             DeadlinePassed          408   the caller's own time ran out
             CallerGone              499   the caller hung up: nobody reads this
             NoUsableProvider        400, 403, 429 or 503: carries every rung's reason, and when to come back
+        TransformFailed             500   a router of the operator's could not change a request as it was to
         UpstreamError               the provider's side
             AddressRefused          the network policy forbids this address: no packet was sent
             UpstreamUnavailable     no answer: the next rung may be tried
@@ -208,6 +209,12 @@ class NoUsableProvider(RequestError):
         self.code = code
         self.rungs = rungs
         self.retry_after_s = retry_after_s
+
+
+class TransformFailed(QuotaRouterError):
+    """A router of this server could not change the request as it should have. Its log says which one, and where."""
+
+    code = "transform_failed"
 
 
 class UpstreamError(QuotaRouterError):

@@ -39,6 +39,8 @@ OWN_SQL = {
 }
 OWN_PROCESSES = {"command/process.py": ["subprocess"]}
 """Tools of providers, from an argument list."""
+OWN_IMPORTS = {"own_routers.py": ["import_module"]}
+"""Routers, as the file on the host names them."""
 COMES_WITH = {"multidict": "aiohttp", "pydantic_core": "pydantic", "rich": "typer", "yarl": "aiohttp"}
 OF_AN_EXTRA = {"psycopg": ("postgres", "store/postgres.py")}
 NOT_IMPORTED = {
@@ -173,9 +175,9 @@ def find_loose_sql(text):
             yield ast.unparse(node)
 
 
-def test_nothing_in_the_package_runs_text_and_one_file_starts_processes():
+def test_nothing_in_the_package_runs_text_and_one_file_each_starts_processes_and_imports_by_name():
     found = {str(path.relative_to(PACKAGE)): dangers for path in MODULES if (dangers := list(find_dangers(path.read_text())))}
-    assert found == OWN_PROCESSES
+    assert found == OWN_PROCESSES | OWN_IMPORTS
 
 
 def test_sql_is_constant_but_for_the_statements_that_know_no_parameters():
