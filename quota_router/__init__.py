@@ -25,11 +25,14 @@ if TYPE_CHECKING:
         round_robin,
         weighted,
     )
+    from quota_router.embedded import Held, InProcess, open_router
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CatalogView",
+    "Held",
+    "InProcess",
     "Router",
     "RouterContext",
     "RoutingRequest",
@@ -39,16 +42,23 @@ __all__ = [
     "chain",
     "explicit",
     "failover",
+    "open_router",
     "random",
     "round_robin",
     "weighted",
 ]
+
+_EMBEDDED = frozenset({"Held", "InProcess", "open_router"})
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever it is that is asked for
     """Load one of the public names."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from quota_router.core import routers  # noqa: PLC0415 -- see above
+    if name in _EMBEDDED:
+        from quota_router import embedded  # noqa: PLC0415 -- see above
+
+        return getattr(embedded, name)
+    from quota_router.core import routers  # noqa: PLC0415 -- likewise
 
     return getattr(routers, name)

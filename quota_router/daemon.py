@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -35,6 +36,7 @@ from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUna
 from quota_router.ladder import Ladders
 from quota_router.machine import Ids, utc_now
 from quota_router.outbound import Outbound, open_outbound
+from quota_router.own_routers import OwnRouter, OwnRouters, load_routers
 from quota_router.polling import Pollers
 from quota_router.relay import Bounds, Relay
 from quota_router.router import Router
@@ -83,6 +85,7 @@ class Daemon:
 
     services: Services
     router: Router
+    own: OwnRouters
     lane: Lane
     sites: list[web.SockSite]
     url: str
@@ -118,6 +121,7 @@ async def open_daemon(
     accept_clock: bool = False,
     clock: Callable[[], datetime] | None = None,
     signals: Signals | None = None,
+    answers: bool = True,
 ) -> AsyncIterator[Daemon]:
     """
     Start everything, and close it again.
@@ -129,6 +133,7 @@ async def open_daemon(
         accept_clock: start although the clock is far behind the last entry.
         clock: gives aware UTC; `None`: this machine's for calls, and for the ledger that of its database.
         signals: what the operator may say meanwhile.
+        answers: False: over no socket, for use in-process.
 
     Raises:
         OSError: the address cannot be had; nothing was touched. ShuttingDown: *signals* said so before the ledger was reached.
@@ -137,7 +142,10 @@ async def open_daemon(
     settings = loaded.settings
     desired = build_desired(loaded)
     credentials, ids = config.Credentials(environ, Secret), Ids()
-    admin_token = config.admin_token(environ, Secret) or config.keep_admin_token(settings.admin_token_file, Secret)
+    own = OwnRouters(draw=random.random, new_id=ids, routers=load_own(loaded, desired))
+    admin_token = config.admin_token(environ, Secret) or (
+        config.keep_admin_token(settings.admin_token_file, Secret) if answers else Secret(ids())
+    )
 
     def credential_of(reference: str) -> Secret | None:
         """Resolve a reference; a shell that has our own token in a vendor's variable must not send it to the vendor."""
@@ -147,10 +155,9 @@ async def open_daemon(
     host, port = split_listen(listen or settings.listen)
     signals = signals or Signals()
     async with AsyncExitStack() as stack:
-        sockets = bind(host, port)
+        sockets = bind(host, port) if answers else []
         stack.callback(close, sockets)
-        bound_port = sockets[0].getsockname()[1]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{bound_port}"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}" if answers else ""
         engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability), clock))
         clock = clock or utc_now
         await _reach(engines, sockets, ids, signals)
@@ -168,10 +175,10 @@ async def open_daemon(
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
         outbound = await stack.enter_async_context(open_outbound(environ, clock, _bounds(settings)))
         router = _build_router(lane, outbound, settings, credential_of, clock, ids)
+        own.serve = router.serve
 
         async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
-            again = config.load(loaded.path, environ)
-            return await lane.edit_catalog(build_desired(again), dry_run=dry_run, prune=prune)
+            return await _apply_file(loaded.path, environ, lane, own, dry_run=dry_run, prune=prune)
 
         async def apply_text(text: str, dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- likewise
             wanted = _build(config.parse_catalog(text, SENT_FILE), text, SENT_FILE)
@@ -208,7 +215,7 @@ async def open_daemon(
             beside["follow_edits"] = follow_edits(lane, engines.edits)
         for name, loop in beside.items():
             stack.push_async_callback(_end, asyncio.create_task(loop, name=name))
-        yield Daemon(services=services, router=router, lane=lane, sites=sites, url=url, settings=settings, signals=signals)
+        yield Daemon(services=services, router=router, own=own, lane=lane, sites=sites, url=url, settings=settings, signals=signals)
 
 
 async def _reach(engines: Engines, sockets: Sequence[socket.socket], new_id: Callable[[], str], signals: Signals) -> None:
@@ -288,6 +295,18 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
 
 
+async def _apply_file(
+    path: Path | None, environ: Mapping[str, str], lane: Lane, own: OwnRouters, *, dry_run: bool, prune: bool
+) -> list[Change]:
+    """Make the catalog and the routers what the file says by now: all of it, or nothing."""
+    loaded = config.load(path, environ)
+    desired = build_desired(loaded)
+    routers = await asyncio.to_thread(load_own, loaded, desired)
+    changes = await lane.edit_catalog(desired, dry_run=dry_run, prune=prune)
+    own.routers = own.routers if dry_run else routers
+    return changes
+
+
 def build_desired(loaded: config.Loaded) -> Catalog:
     """Make a catalog of the file; an error in it names file and line."""
     return _build(loaded.desired, loaded.text, str(loaded.path))
@@ -298,6 +317,27 @@ def _build(desired: Mapping[str, Any], text: str, file: str) -> Catalog:
         return build_catalog(desired, pollers=ENDPOINTS)
     except ConfigError as error:
         raise config.explain(error, text, file) from error
+
+
+def load_own(loaded: config.Loaded, desired: Catalog) -> tuple[OwnRouter, ...]:
+    """Import the routers of the file; an error says file and line."""
+    try:
+        return load_routers(desired.routers, loaded.path.parent if loaded.path else None)
+    except ConfigError as error:
+        raise config.explain(error, loaded.text, str(loaded.path)) from error
+
+
+@asynccontextmanager
+async def open_file(
+    file: Path | None, environ: Mapping[str, str], *, accept_clock: bool = False, clock: Callable[[], datetime] | None = None
+) -> AsyncIterator[Daemon]:
+    """Start what a file says for use in this process, over no socket; at the end let calls end. Raises: as `open_daemon`."""
+    loaded = config.load(file, environ)
+    async with open_daemon(loaded, environ, accept_clock=accept_clock, clock=clock, answers=False) as daemon:
+        try:
+            yield daemon
+        finally:
+            await daemon.drain()
 
 
 def check_clock(lane: Lane, now: datetime, *, accept: bool) -> None:

@@ -16,17 +16,22 @@ Decision 2026-11 -- a transform that breaks refuses its call, and only that: it 
 import asyncio
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from quota_router.core.calls import Call, Operation
+from quota_router.core.calls import Call, CallFacts, Operation
+from quota_router.core.catalog import Catalog
 from quota_router.core.routers import (
     AnyRouter,
+    CatalogView,
     Chain,
     RouterContext,
     RoutingRequest,
@@ -36,10 +41,12 @@ from quota_router.core.routers import (
     answer_of,
     compose,
     flatten,
+    request_of,
     why_no_router,
 )
 from quota_router.dialects import dialect_of
 from quota_router.errors import ConfigError, TransformFailed, did_you_mean
+from quota_router.questions import OF_ROUTER, Serve, question, send, text_of
 
 ROUTERS_TIMEOUT_S = 10.0
 """For all routers of a call together: long enough to ask a small model."""
@@ -69,6 +76,65 @@ class Asked(Struct, frozen=True, kw_only=True):
     def transform(self) -> Transform | None:
         """What is to be done to the body when nobody took the call."""
         return compose(*self.request.transforms)
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnRouters:
+    """Those of one daemon. `routers` are exchanged as a whole; `serve` is the way of a call, once there is one."""
+
+    draw: Callable[[], float]
+    """a random number of 0..1"""
+    new_id: Callable[[], str]
+    routers: tuple[OwnRouter, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """for routers to read; whoever embeds us gives it"""
+    serve: Serve | None = None
+    _view: tuple[Catalog, CatalogView] | None = None
+
+    async def ask(self, call: Call, catalog: Catalog, *, is_dry: bool = False) -> Asked:
+        """
+        Ask all of them about a call. One that a router makes itself is asked of nobody.
+
+        Args:
+            call: as it came.
+            catalog: its snapshot.
+            is_dry: nothing is to be spent: a router that asks a model then has said "not mine".
+        """
+        if not self.routers or call.is_of_router:
+            return Asked(request=request_of(call, call.body.members))
+        if self._view is None or self._view[0] is not catalog:
+            self._view = catalog, CatalogView(catalog)
+        context = RouterContext(
+            catalog=self._view[1],
+            draw=self.draw,
+            metadata={**self.metadata, "call_id": call.id},
+            ask=_spend_nothing if is_dry else partial(self._ask_model, call, catalog),
+        )
+        return await ask(self.routers, request_of(call, call.body.members), context)
+
+    async def _ask_model(
+        self, call: Call, catalog: Catalog, model: str, prompt: str, /, *, system: str | None, max_output_tokens: int | None
+    ) -> str:
+        """Ask a model for the sake of *call*: on the same caller's account, and by his time."""
+        assert self.serve is not None, "no call comes before there is a way for it"
+        bare = Call(
+            id=self.new_id(),
+            caller=call.caller,
+            family=call.family,
+            operation=call.operation,
+            facts=CallFacts(),
+            labels=(*call.labels, OF_ROUTER),
+            workflow=call.workflow,
+            stage=call.stage,
+            deadline=call.deadline,
+            is_of_router=True,
+        )
+        asked = question(bare, catalog, model, prompt, system=system, max_output_tokens=max_output_tokens)
+        return text_of(asked, await send(self.serve, asked))
+
+
+async def _spend_nothing(_model: str, _prompt: str, /, **_options: object) -> str:
+    raise RuntimeError("a dry run asks no model.")
 
 
 # --- load -----------------------------------------------------------------------------------------------------------------

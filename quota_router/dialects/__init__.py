@@ -6,7 +6,7 @@ room, and both rooms offer the functions of `Dialect`.
 Never: opens connections, reads the clock, decides where a call goes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, assert_never
 
@@ -71,6 +71,17 @@ class Dialect(Protocol):
 
     def prompt_of(self, operation: Operation, body: bytes) -> Prompt:
         """A caller's body as a plain prompt; raises `InvalidRequest` for what such a prompt cannot carry."""
+
+    QUESTION: Operation
+    """the operation of a question in text"""
+
+    def render_question(
+        self, model: str, prompt: str, *, system: str | None, max_output_tokens: int | None, vendors: Collection[str]
+    ) -> bytes:
+        """The body of a question in text."""
+
+    def text_of(self, body: bytes) -> str:
+        """The text of its answer; raises `UnreadableAnswer`."""
 
     def render_answer(self, operation: Operation, spoken: Spoken) -> bytes:
         """An answer that came as text."""

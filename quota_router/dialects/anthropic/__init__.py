@@ -2,6 +2,7 @@
 
 from quota_router.dialects.anthropic.failures import classify, classify_event
 from quota_router.dialects.anthropic.prompt import prompt_of
+from quota_router.dialects.anthropic.question import QUESTION, render_question, text_of
 from quota_router.dialects.anthropic.replies import error_event, model_page, models_page, render_error, render_refusal
 from quota_router.dialects.anthropic.speech import render_answer, render_stream
 from quota_router.dialects.anthropic.usage import read_answer, reader
@@ -13,6 +14,7 @@ from quota_router.dialects.anthropic.wire import (
 )
 
 __all__ = [
+    "QUESTION",
     "answer_headers",
     "classify",
     "classify_event",
@@ -26,7 +28,9 @@ __all__ = [
     "reader",
     "render_answer",
     "render_error",
+    "render_question",
     "render_refusal",
     "render_stream",
+    "text_of",
     "upstream_path",
 ]

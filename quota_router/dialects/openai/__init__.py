@@ -2,6 +2,7 @@
 
 from quota_router.dialects.openai.failures import classify, classify_event
 from quota_router.dialects.openai.prompt import prompt_of
+from quota_router.dialects.openai.question import QUESTION, render_question, text_of
 from quota_router.dialects.openai.replies import error_event, model_page, models_page, render_error, render_refusal
 from quota_router.dialects.openai.speech import render_answer, render_stream
 from quota_router.dialects.openai.stream import reader
@@ -14,6 +15,7 @@ from quota_router.dialects.openai.wire import (
 )
 
 __all__ = [
+    "QUESTION",
     "answer_headers",
     "classify",
     "classify_event",
@@ -27,7 +29,9 @@ __all__ = [
     "reader",
     "render_answer",
     "render_error",
+    "render_question",
     "render_refusal",
     "render_stream",
+    "text_of",
     "upstream_path",
 ]
