@@ -76,11 +76,12 @@ class Admissions:
             admitted = await self._wait(call, ladder.afresh(), running, number, admitted)
         if isinstance(admitted, NoneUsable):
             raise say_none_usable(admitted, self.clock())
+        candidate = admitted.decision.candidate
         attempt = Attempt(
-            call=call,
+            call=candidate.way.call or call,
             number=number,
             hold=admitted.hold,
-            candidate=admitted.decision.candidate,
+            candidate=candidate,
             rungs=admitted.decision.rungs,
             time=self.time,
             started=self.time(),

@@ -11,8 +11,7 @@ import contextlib
 import gc
 import random
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,7 +31,7 @@ from quota_router.core.secrets import Secret
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.decisions import Decisions
 from quota_router.dialects.vendors import ENDPOINTS
-from quota_router.errors import ClockBehind, ConfigError, LedgerError, LedgerUnavailable, ShuttingDown
+from quota_router.errors import ClockBehind, ConfigError, LedgerError, ShuttingDown
 from quota_router.ladder import Ladders
 from quota_router.machine import Ids, utc_now
 from quota_router.outbound import Outbound, open_outbound
@@ -44,7 +43,7 @@ from quota_router.routing import Routing
 from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
 from quota_router.store.migrate import upgrade
-from quota_router.store.open import Durability, Engines, open_engines
+from quota_router.store.open import Durability, open_engines
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
 from quota_router.store.spill import claim_spill
@@ -53,7 +52,7 @@ from quota_router.upkeep import follow_edits, hang_up, reconcile, sweep
 from quota_router.waiting import WaitingRoom
 from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
-from quota_router.web.listening import answering, bind, close, waiting_room
+from quota_router.web.listening import answering, bind, close, split_listen, wait_for_ledger
 from quota_router.web.routes import Services
 
 SENT_FILE = "the file that was sent"
@@ -61,8 +60,6 @@ SENT_FILE = "the file that was sent"
 CLOCK_TOLERANCE = timedelta(hours=1)
 GC_THRESHOLD = 20_000
 """Objects made before the collector looks for cycles: the default of 700 has it walk every running call many times over."""
-START_PAUSE_S = 1.0
-"""Between two tries to reach a ledger's server that was not there at start."""
 
 log = structlog.get_logger()
 
@@ -160,7 +157,7 @@ async def open_daemon(
         url = f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}" if answers else ""
         engines = await stack.enter_async_context(open_engines(settings.database_url, Durability(settings.durability), clock))
         clock = clock or utc_now
-        await _reach(engines, sockets, ids, signals)
+        await wait_for_ledger(engines, sockets, ids, signals.stop)
         await upgrade(engines.write)
         spill = stack.enter_context(closing(claim_spill(engines.spill_folder or settings.state_dir)))
         lane = await stack.enter_async_context(
@@ -174,8 +171,7 @@ async def open_daemon(
         if orphans:
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
         outbound = await stack.enter_async_context(open_outbound(environ, clock, _bounds(settings)))
-        router = _build_router(lane, outbound, settings, credential_of, clock, ids)
-        own.serve = router.serve
+        router = _build_router(lane, outbound, settings, credential_of, clock, own)
 
         async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
             return await _apply_file(loaded.path, environ, lane, own, dry_run=dry_run, prune=prune)
@@ -216,31 +212,6 @@ async def open_daemon(
         for name, loop in beside.items():
             stack.push_async_callback(_end, asyncio.create_task(loop, name=name))
         yield Daemon(services=services, router=router, own=own, lane=lane, sites=sites, url=url, settings=settings, signals=signals)
-
-
-async def _reach(engines: Engines, sockets: Sequence[socket.socket], new_id: Callable[[], str], signals: Signals) -> None:
-    """
-    Wait until the ledger can be reached. A server may start after us: meanwhile whoever asks is told what is waited for.
-
-    Raises:
-        LedgerUnavailable: it is a file that cannot be opened. ShuttingDown: we were told to stop.
-    """
-    try:
-        return await engines.reach()
-    except LedgerUnavailable as error:
-        if engines.spill_folder is not None:
-            raise
-        why = error.message
-    log.warning("waiting for the ledger's server", action="ledger_awaited", reason=why)
-    async with answering(waiting_room(lambda: why, new_id), sockets):
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(signals.stop.wait(), START_PAUSE_S)
-                raise ShuttingDown
-            try:
-                return await engines.reach()
-            except LedgerUnavailable as error:
-                why = error.message
 
 
 async def run(
@@ -359,19 +330,13 @@ def log_changes(changes: list[Change]) -> None:
         log.info(change.describe(), action="catalog_changed", kind=change.kind, name=change.name)
 
 
-def split_listen(listen: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; the host of IPv6 stands in brackets."""
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _build_router(
     lane: Lane,
     outbound: Outbound,
     settings: config.ServerSettings,
     credential_of: Callable[[str], Secret | None],
     clock: Callable[[], datetime],
-    new_id: Callable[[], str],
+    own: OwnRouters,
 ) -> Router:
     """Put the rooms of the way of a call together."""
     bounds, loop_time = outbound.bounds, asyncio.get_running_loop().time
@@ -383,10 +348,10 @@ def _build_router(
         draw=lambda: random.getrandbits(64),
         stale_after_s=settings.stale_after_s,
     )
-    return Router(
+    router = Router(
         lane=lane,
         outbound=outbound,
-        routing=Routing(lane=lane, ladders=ladders, clock=clock),
+        routing=Routing(lane=lane, ladders=ladders, own=own, clock=clock),
         ladders=ladders,
         admissions=Admissions(
             lane=lane,
@@ -394,7 +359,7 @@ def _build_router(
             waiting=waiting,
             retries=Retries(lone=settings.retries_lone, member=settings.retries_member),
             clock=clock,
-            new_id=new_id,
+            new_id=own.new_id,
             time=loop_time,
             draw=random.random,
             ttl_s=settings.max_call_s,
@@ -405,6 +370,8 @@ def _build_router(
         clock=clock,
         time=loop_time,
     )
+    own.serve = router.serve
+    return router
 
 
 def _bounds(settings: config.ServerSettings) -> Bounds:

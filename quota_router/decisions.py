@@ -78,7 +78,7 @@ class Decisions:
 
     async def explain(self, call: Call) -> Decision:
         """Decide as `route` would, and write nothing."""
-        call, ladder = await self.routing.resolve(call)
+        call, ladder = await self.routing.resolve(call, is_dry=True)
         return await self.lane.run(Explain(candidates=ladder.candidates, question=ladder.question))
 
     async def settle_usage(self, hold_id: str, caller: str | None, usage: Usage) -> Booked:

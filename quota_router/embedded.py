@@ -30,6 +30,7 @@ from quota_router.core.pricing import charged_usd_nusd
 from quota_router.core.routers import AnyRouter, as_router, name_of
 from quota_router.core.usage import Usage
 from quota_router.core.verdict import say_none_usable
+from quota_router.core.ways import Way
 from quota_router.daemon import Daemon, open_file
 from quota_router.decisions import Decisions, FailureWord
 from quota_router.dialects import dialect_of
@@ -85,6 +86,8 @@ class Held:
     hold: Hold
     attachment: Attachment
     provider: Provider
+    way: Way
+    """that led there: what was asked for, a rule's, or a router's"""
     rungs: tuple[Rung, ...]
     """what became of every rung, and why"""
     _decisions: Decisions
@@ -98,6 +101,21 @@ class Held:
     def model(self) -> str:
         """Whose ladder it is; one of the fallbacks, if it came to that."""
         return self.hold.model
+
+    @property
+    def router(self) -> str | None:
+        """Which router chose that model; `None`: none did."""
+        return self.way.router
+
+    @property
+    def reason(self) -> str | None:
+        """Why, in the words of the router or the rule."""
+        return self.way.reason
+
+    @property
+    def confidence(self) -> float | None:
+        """Of the router."""
+        return self.way.confidence
 
     @property
     def upstream_model(self) -> str:
@@ -196,6 +214,7 @@ class InProcess:
             hold=admitted.hold,
             attachment=candidate.attachment,
             provider=candidate.provider,
+            way=candidate.way,
             rungs=admitted.decision.rungs,
             _decisions=self._daemon.services.decisions,
         )

@@ -112,13 +112,14 @@ class Ladders:
             UnknownModel: nothing is served on any of *ways*; it tells of the last.
         """
         served, along = self._along(call, ways, catalog, now)
+        call = along[0].call or call
         session, is_explicit = _session_of(call) if _has_choice(served) else (None, False)
         home = self.sessions.home_of(session) if session is not None else None
         question = Question(
             family=None if call.operation is Operation.ROUTE else call.family,
             pinned_provider=self.pin_of(call),
             max_cost_nusd=call.max_cost_nusd,
-            requires=call.requires if all(rung.capabilities is None for rung in served) else _needs(call, catalog),
+            requires=call.requires if all(rung.capabilities is None for rung in served) else needs_of(call, catalog),
             least_input_tokens=_least_input(call),
             home=Home(provider=home, is_explicit=is_explicit) if home is not None else None,
             draw=self.draw(),
@@ -154,7 +155,7 @@ class Ladders:
         if not rungs:
             last = ways[-1]
             if self._is_auto(last, call, catalog):
-                needed = ", ".join(sorted(_needs(call, catalog))) or "anything"
+                needed = ", ".join(sorted(needs_of(call, catalog))) or "anything"
                 raise UnknownModel(f"No model that is served here is known to be capable of {needed}: name one in the call.")
             model = find_model(last.model or call.model, catalog)
             raise UnknownModel(f"The model {model.name!r} is not served by {last.provider!r}, which a rule names for this call.")
@@ -168,7 +169,7 @@ class Ladders:
         if not self._is_auto(way, call, catalog):
             model = catalog.find_model(way.model or call.model or catalog.default_model or "")
             return () if model is None else (model,)
-        asked = (None if call.operation is Operation.ROUTE else call.family, _needs(call, catalog))
+        asked = (None if call.operation is Operation.ROUTE else call.family, needs_of(call, catalog))
         found = self._capable.get(asked)
         if found is None or self._capable_for is not catalog:
             if self._capable_for is not catalog or len(self._capable) >= CAPABLE_MAX:
@@ -223,7 +224,7 @@ class Ladders:
     def _candidate(
         self, call: Call, whose: tuple[str, ...], served: Served, way: Way, learned: Mapping[tuple[str, str], Learned]
     ) -> Candidate:
-        model, provider = served.model, served.provider
+        model, provider, call = served.model, served.provider, way.call or call
         estimated = estimate(
             call.facts,
             call.operation,
@@ -272,7 +273,7 @@ def _session_of(call: Call) -> tuple[str | None, bool]:
     return hashlib.blake2b(f"{call.caller.name}\0{call.model}\0".encode() + prefix, digest_size=16).hexdigest(), False
 
 
-def _needs(call: Call, catalog: Catalog) -> frozenset[str]:
+def needs_of(call: Call, catalog: Catalog) -> frozenset[str]:
     """
     The capabilities that a call cannot do without: asked for by name, or read off its body.
 

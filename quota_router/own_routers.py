@@ -91,17 +91,16 @@ class OwnRouters:
     serve: Serve | None = None
     _view: tuple[Catalog, CatalogView] | None = None
 
-    async def ask(self, call: Call, catalog: Catalog, *, is_dry: bool = False) -> Asked:
+    async def ask(self, call: Call, catalog: Catalog, requires: frozenset[str], *, is_dry: bool = False) -> Asked:
         """
-        Ask all of them about a call. One that a router makes itself is asked of nobody.
+        Ask all of them about a call.
 
         Args:
             call: as it came.
             catalog: its snapshot.
+            requires: the capabilities that it cannot do without.
             is_dry: nothing is to be spent: a router that asks a model then has said "not mine".
         """
-        if not self.routers or call.is_of_router:
-            return Asked(request=request_of(call, call.body.members))
         if self._view is None or self._view[0] is not catalog:
             self._view = catalog, CatalogView(catalog)
         context = RouterContext(
@@ -110,7 +109,7 @@ class OwnRouters:
             metadata={**self.metadata, "call_id": call.id},
             ask=_spend_nothing if is_dry else partial(self._ask_model, call, catalog),
         )
-        return await ask(self.routers, request_of(call, call.body.members), context)
+        return await ask(self.routers, request_of(call, call.body.members, requires), context)
 
     async def _ask_model(
         self, call: Call, catalog: Catalog, model: str, prompt: str, /, *, system: str | None, max_output_tokens: int | None
@@ -239,8 +238,8 @@ def _ways(own: OwnRouter, said: RoutingResult, request: RoutingRequest, context:
 # --- change ---------------------------------------------------------------------------------------------------------------
 
 
-def changed_call(call: Call, request: RoutingRequest) -> Call:
-    """The call with the options of *request*; its body stays as it is."""
+def changed_call(call: Call, request: RoutingRequest, requires: frozenset[str]) -> Call:
+    """The call with the options of *request*; its body stays as it is. *requires*: what it could not do without before."""
     facts = call.facts
     if call.operation is Operation.ROUTE:
         facts = replace(facts, input_tokens=request.input_tokens, max_output_tokens=request.max_output_tokens)
@@ -252,7 +251,7 @@ def changed_call(call: Call, request: RoutingRequest) -> Call:
         priority=request.priority,
         task_id=request.task_id,
         retry_count=request.retry_count,
-        requires=request.requires - call.body.needs() | call.requires & request.requires,
+        requires=call.requires - (requires - request.requires) | (request.requires - requires),
         session=request.session,
         workflow=request.workflow,
         stage=request.stage,

@@ -123,6 +123,7 @@ async def test_a_decision_names_the_rung_the_hold_and_every_reason(plane):
         "prompt_on_stdin": None,
         "router": None,
         "rule": None,
+        "reason": None,
         "confidence": None,
         "hold": {"expires_at": "2026-11-20T12:05:00.000000Z", "estimate_nusd": 120_000},
         "rungs": [

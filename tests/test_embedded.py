@@ -13,8 +13,6 @@ from waiting_kit import until
 
 import quota_router
 from quota_router import InProcess, RouterContext, RoutingRequest, RoutingResult
-from quota_router.core.calls import Call, CallFacts, Operation
-from quota_router.core.catalog import Caller, Family
 from quota_router.errors import ConfigError, InvalidRequest, LedgerLocked, NoUsableProvider, UnknownModel, UpstreamRefused
 from quota_router.simulator import Account, Refusal, Reply, Simulator
 
@@ -38,6 +36,9 @@ cost_per_million_output = "15"
 [[callers]]
 name = "ci"
 token_sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+[[callers]]
+name = "free"
+token_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
 [[budgets]]
 name = "ci-calls"
 subject = "caller:ci"
@@ -186,36 +187,32 @@ async def by_topic(request: RoutingRequest, context: RouterContext) -> RoutingRe
     return RoutingResult("claude", reason=f"about {topic} for {context.metadata['tenant']}", confidence=0.5)
 
 
-def some_call(router: InProcess, **more: Any) -> Call:
-    caller = Caller(name="ci", token_sha256="")
-    facts = CallFacts(model="chat")
-    return Call(id="c", caller=caller, family=Family.OPENAI, operation=Operation.ROUTE, facts=facts, model="chat", **more)
-
-
 async def test_row_4_3_a_router_asks_a_model_and_its_call_is_booked_on_the_same_caller(tmp_path, sim):
     sim.script("one", Reply(text="code", input_tokens=7, output_tokens=1))
     async with opened(tmp_path, sim, routers=[by_topic], metadata={"tenant": "x"}) as router:
-        asked = await router._daemon.own.ask(some_call(router, labels=("a",)), router.catalog)
-        assert (asked.router, asked.ways[0].reason) == ("by_topic", "about code for x")
+        held = await router.route("chat", labels=["a"], caller="free")
+        assert (held.router, held.reason, held.model) == ("by_topic", "about code for x", "claude")
         page = await router.ledger.entries(limit=10)
         (entry,) = page["items"]
-        assert (entry["caller"], entry["labels"], entry["model"]) == ("ci", ["a", "asked-by:router"], "small")
+        assert (entry["caller"], entry["labels"], entry["model"]) == ("free", ["a", "asked-by:router"], "small")
         assert entry["cost_nusd"] == 7 * INPUT_NUSD + OUTPUT_NUSD
 
 
 async def test_row_4_3_a_router_whose_model_cannot_answer_has_said_not_mine(tmp_path, sim):
     sim.script("one", Refusal(status=500))
     async with opened(tmp_path, sim, routers=[by_topic], metadata={"tenant": "x"}) as router:
-        asked = await router._daemon.own.ask(some_call(router), router.catalog)
-        assert (asked.router, asked.ways) == (None, ())
+        held = await router.route("chat")
+        assert (held.router, held.model) == (None, "chat")
 
 
 async def test_row_4_3_no_router_is_asked_about_a_routers_call_and_a_dry_run_spends_nothing(tmp_path, sim):
     async with opened(tmp_path, sim, routers=[by_topic], metadata={"tenant": "x"}) as router:
-        own = router._daemon.own
-        assert (await own.ask(some_call(router, is_of_router=True), router.catalog)).router is None
-        assert (await own.ask(some_call(router), router.catalog, is_dry=True)).router is None
-    assert sim.requests == []
+        assert (await router.explain("chat")).candidate.way.router is None
+        assert sim.requests == []
+        sim.script("one", Reply(text="code"))
+        held = await router.route("chat")
+        assert (held.router, held.reason, held.confidence, held.model) == ("by_topic", "about code for x", 0.5, "claude")
+    assert len(sim.requests) == 1
 
 
 # --- the file's routers -----------------------------------------------------------------------------------------------------

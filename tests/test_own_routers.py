@@ -198,18 +198,26 @@ def call_of(body: bytes = BODY, operation: Operation = Operation.CHAT, family: F
     )
 
 
+def asked_of(call: Call) -> RoutingRequest:
+    return request_of(call, call.body.members, call.requires | call.body.needs())
+
+
+def changed_by(call: Call, request: RoutingRequest) -> Call:
+    return changed_call(call, request, asked_of(call).requires)
+
+
 def test_row_4_1_the_request_shows_the_call():
     image = b'{"model": "plain", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}'
     call = call_of(
         image, labels=("a",), priority=1, task_id="t", retry_count=2, requires=frozenset({"tools"}), session="s", workflow="w"
     )
-    request = request_of(call, call.body.members)
+    request = asked_of(call)
     assert (request.model, request.family, request.caller, request.labels, request.priority) == ("plain", "openai", "ci", ("a",), 1)
     assert (request.task_id, request.retry_count, request.session, request.workflow, request.stream) == ("t", 2, "s", "w", False)
     assert request.requires == {"tools", "vision"}
     assert request.input_tokens is None, "what lies elsewhere has no size"
     assert request.body["messages"][0]["role"] == "user"
-    told = request_of(call_of(), dict)
+    told = asked_of(call_of())
     assert told.input_tokens is not None
     assert (told.stream, told.max_output_tokens, 0 < told.input_tokens < len(BODY)) == (True, 99, True)
 
@@ -247,7 +255,7 @@ def test_model_and_stream_stay_whatever_a_transform_does():
 
 def test_what_a_router_does_to_the_body_it_looks_at_is_not_sent():
     call = call_of()
-    request = request_of(call, call.body.members)
+    request = asked_of(call)
     request.body["messages"].clear()
     assert json.decode(call.body.for_model("up"))["messages"] != []
     assert transformed(call, lambda body: body, "it").body.members()["messages"] != []
@@ -273,10 +281,10 @@ def test_a_transform_that_breaks_refuses_its_call_and_is_logged_without_a_prompt
 
 def test_row_4_5_options_that_a_hook_changed_are_the_calls():
     call = call_of(requires=frozenset({"code"}))
-    request = request_of(call, call.body.members).changed(
+    request = asked_of(call).changed(
         model="all", labels=("x",), priority=3, task_id="t", session="s", workflow="w", stage="p", requires=frozenset({"tools"})
     )
-    changed = changed_call(call, request)
+    changed = changed_by(call, request)
     assert (changed.model, changed.labels, changed.priority, changed.task_id) == ("all", ("x",), 3, "t")
     assert (changed.session, changed.workflow, changed.stage, changed.requires) == ("s", "w", "p", {"tools"})
     assert changed.body is call.body
@@ -285,14 +293,14 @@ def test_row_4_5_options_that_a_hook_changed_are_the_calls():
 @given(st.sets(st.sampled_from(["vision", "tools", "code"])))
 def test_what_nobody_changed_stays_as_the_caller_said_it(requires):
     call = call_of(requires=frozenset(requires), labels=("a", "b"), retry_count=1)
-    assert changed_call(call, request_of(call, call.body.members)) == call
+    assert changed_by(call, asked_of(call)) == call
 
 
 def test_a_call_that_is_only_decided_has_no_body_to_change_but_its_size_may_be():
     facts = CallFacts(input_tokens=100, max_output_tokens=10)
     caller = Caller(name="ci", token_sha256="")
     call = Call(id="1", caller=caller, family=Family.OPENAI, operation=Operation.ROUTE, facts=facts)
-    request = request_of(call, call.body.members)
+    request = asked_of(call)
     assert (request.family, request.input_tokens, dict(request.body)) == (None, 100, {})
     assert transformed(call, fail, "it") is call
-    assert changed_call(call, request.changed(max_output_tokens=5)) == replace(call, facts=replace(facts, max_output_tokens=5))
+    assert changed_by(call, request.changed(max_output_tokens=5)) == replace(call, facts=replace(facts, max_output_tokens=5))

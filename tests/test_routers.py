@@ -279,7 +279,8 @@ async def test_row_4_3_a_context_without_a_daemon_says_that_nobody_can_be_asked(
         (RoutingRequest(requires=frozenset({"smell"})), []),
         (RoutingRequest(requires=frozenset({"vision"}), input_tokens=50_000), ["all", "claude", "seeing"]),
         (RoutingRequest(requires=frozenset({"vision"}), family=Family.ANTHROPIC), ["claude"]),
-        (RoutingRequest(family=Family.OPENAI, input_tokens=10), ["seeing", "all", "plain"]),
+        (RoutingRequest(family=Family.OPENAI, input_tokens=10), ["plain", "seeing", "all"]),
+        (RoutingRequest(input_tokens=50_000), ["all", "claude", "plain", "seeing"]),
     ],
 )
 async def test_row_4_4_an_image_needs_vision_audio_needs_audio_tools_need_tools_and_long_input_a_long_context(request_, models):

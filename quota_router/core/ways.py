@@ -44,6 +44,8 @@ class Way(Struct, frozen=True, kw_only=True):
     """why, in the words of the rule or the router"""
     confidence: float | None = None
     """of the router, 0..1"""
+    call: Call | None = None
+    """with the body that the router made of it; `None`: as it came"""
 
 
 ASKED = Way()

@@ -36,7 +36,7 @@ def show_chosen(
     place = (attachment.model, attachment.provider, attachment.upstream_model)
     rule = {"condition": way.rule.condition.text, "reason": way.rule.reason} if way.rule is not None else None
     told = show_decision(call_id, place, catalog, hold, [show_rung(rung) for rung in decision.rungs])
-    return {**told, "router": way.router, "rule": rule, "confidence": way.confidence}
+    return {**told, "router": way.router, "rule": rule, "reason": way.reason, "confidence": way.confidence}
 
 
 def show_decision(
@@ -61,6 +61,7 @@ def show_decision(
         **_show_command(provider, upstream_model),
         "router": None,
         "rule": None,
+        "reason": None,
         "confidence": None,
         "hold": hold,
         "rungs": rungs,

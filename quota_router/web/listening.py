@@ -6,14 +6,18 @@ early is turned away: he waits, or is told why nothing works yet.
 Never: handles a call.
 """
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
+import structlog
 from aiohttp import web
 
-from quota_router.errors import LedgerUnavailable
+from quota_router.errors import LedgerUnavailable, ShuttingDown
+from quota_router.store.open import Engines
 from quota_router.web.bodies import dialect_at, tell
 
 BACKLOG = 1_024
@@ -21,6 +25,16 @@ KEEP_ALIVE_S = 15
 """Slow or partial request headers are cut after this, too."""
 CLOSE_S = 1
 """What aiohttp may take to close connections once no call runs any more."""
+START_PAUSE_S = 1.0
+"""Between two tries to reach a ledger's server that was not there at start."""
+
+log = structlog.get_logger()
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Split `HOST:PORT`; the host of IPv6 stands in brackets."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -100,3 +114,30 @@ def waiting_room(why: Callable[[], str], new_id: Callable[[], str]) -> web.Appli
     app.router.add_get("/readyz", readyz)
     app.router.add_route("*", "/{path:.*}", refuse)
     return app
+
+
+async def wait_for_ledger(
+    engines: Engines, sockets: Sequence[socket.socket], new_id: Callable[[], str], stop: asyncio.Event
+) -> None:
+    """
+    Wait until the ledger can be reached. A server may start after us: meanwhile whoever asks is told what is waited for.
+
+    Raises:
+        LedgerUnavailable: it is a file that cannot be opened. ShuttingDown: we were told to stop.
+    """
+    try:
+        return await engines.reach()
+    except LedgerUnavailable as error:
+        if engines.spill_folder is not None:
+            raise
+        why = error.message
+    log.warning("waiting for the ledger's server", action="ledger_awaited", reason=why)
+    async with answering(waiting_room(lambda: why, new_id), sockets):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), START_PAUSE_S)
+                raise ShuttingDown
+            try:
+                return await engines.reach()
+            except LedgerUnavailable as error:
+                why = error.message

@@ -14,6 +14,9 @@ from quota_router.core.routers.contract import Router
 from quota_router.core.routers.requests import RoutingRequest
 from quota_router.core.routers.results import ALTERNATIVES_MAX, RoutingResult
 
+COMMON_CONTEXT_TOKENS = 8_192
+"""What a model is taken to hold whose context nobody wrote down."""
+
 
 def capability(*models: str) -> Router:
     """The first of *models* that can do what the call requires: an image needs vision, long input a long context. None: all."""
@@ -38,7 +41,7 @@ class Choice:
         return f"{self.name}({', '.join((*self._models, *self._capabilities, *self._tags))})"
 
     def route(self, request: RoutingRequest, context: RouterContext) -> RoutingResult | None:
-        """Choose; the others that are fit stand behind. Those whose context surely holds the input come first."""
+        """Choose; the others that are fit stand behind. Those whose context should hold the input come first."""
         found = self._named(context) if self._models else context.catalog.find(self._capabilities, self._tags)
         fit = [model for model in found if _is_fit(model, request)]
         roomy = [model for model in fit if _has_room(model, request)]
@@ -67,4 +70,4 @@ def _is_fit(model: Model, request: RoutingRequest) -> bool:
 def _has_room(model: Model, request: RoutingRequest) -> bool:
     if request.input_tokens is None:
         return True
-    return model.context_tokens is not None and model.context_tokens > request.input_tokens
+    return request.input_tokens < (COMMON_CONTEXT_TOKENS if model.context_tokens is None else model.context_tokens)

@@ -57,7 +57,7 @@ class RoutingRequest:
     task_id: str | None = None
     retry_count: int | None = None
     requires: frozenset[str] = frozenset()
-    """capabilities: those that the caller names, and those that what he sent asks for (`vision`, `audio`, `files`, `tools`)"""
+    """capabilities: those that the caller names, and those that what he sent cannot do without (`vision`, `audio`, `tools`, …)"""
     session: str | None = None
     caller: str = ""
     workflow: str | None = None
@@ -93,8 +93,8 @@ class RoutingRequest:
         return replace(self, transforms=(*self.transforms, *added), **options)
 
 
-def request_of(call: Call, read: Callable[[], Mapping[str, Any]]) -> RoutingRequest:
-    """The request that a call is; *read* decodes its body anew."""
+def request_of(call: Call, read: Callable[[], Mapping[str, Any]], requires: frozenset[str]) -> RoutingRequest:
+    """The request that a call is. *read* decodes its body anew; *requires*: what it cannot do without."""
     facts, is_relayed = call.facts, call.operation is not Operation.ROUTE
     bound = facts.input_tokens
     return RoutingRequest(
@@ -109,7 +109,7 @@ def request_of(call: Call, read: Callable[[], Mapping[str, Any]]) -> RoutingRequ
         priority=call.priority,
         task_id=call.task_id,
         retry_count=call.retry_count,
-        requires=call.requires | call.body.needs(),
+        requires=requires,
         session=call.session,
         caller=call.caller.name,
         workflow=call.workflow,
