@@ -423,7 +423,7 @@ async def test_what_was_routed_can_be_told_again(book):
     told = await book.reports.routed(hold.call_id)
     assert (told.fingerprint, told.hold_id, told.provider, told.upstream_model) == ("f", hold.id, "one", "m-up")
     assert (told.expires_at, told.estimate_nusd) == (hold.expires_at, 120_000)
-    assert [rung["status"] for rung in told.rungs] == ["chosen", "eligible"]
+    assert [rung["status"] for rung in told.decision["rungs"]] == ["chosen", "eligible"]
 
 
 async def test_a_database_that_cannot_be_read_is_said_in_our_words(tmp_path):

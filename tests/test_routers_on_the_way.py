@@ -121,6 +121,21 @@ async def test_row_4_1_router_name_reason_and_confidence_stand_in_the_route_answ
         )
 
 
+async def test_row_4_1_they_stand_in_the_story_of_the_call_and_in_an_answer_that_is_given_again(way):
+    way.use(explicit("b", reason="because", confidence=0.75))
+    asked = json.dumps({"model": "a"}).encode()
+    headers = {**AUTH, "Idempotency-Key": "k"}
+    told = []
+    for _ in range(2):
+        async with way.http.post(URL(way.daemon.url + "/api/v1/route"), data=asked, headers=headers) as answer:
+            told.append(json.loads(await answer.read()))
+    assert told[0] == told[1]
+    async with way.http.get(URL(f"{way.daemon.url}/api/v1/calls/{told[0]['call_id']}"), headers=AUTH) as answer:
+        story = json.loads(await answer.read())["decision"]
+    assert (story["router"], story["reason"], story["confidence"], story["rule"]) == ("my:r1", "because", 0.75, None)
+    assert story["rungs"] == told[0]["rungs"]
+
+
 async def test_row_4_1_where_no_router_takes_the_call_rules_do_and_then_what_was_asked_for(way):
     way.use(lambda *_: None)
     ruled = await way.route(model="a", labels=["ruled"])

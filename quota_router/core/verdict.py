@@ -11,7 +11,8 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
-from quota_router.core.decision import ABOUT_QUOTA, ABOUT_THE_CALL, NoneUsable, Reason, Rung
+from quota_router.core.decision import ABOUT_QUOTA, ABOUT_THE_CALL, Chosen, Decision, NoneUsable, Reason, Rung
+from quota_router.core.ways import ASKED
 from quota_router.errors import NoUsableProvider
 
 STOP_RETRYING_AFTER_S = 30
@@ -47,6 +48,17 @@ def say_none_usable(decision: NoneUsable, now: datetime) -> NoUsableProvider:
         rungs=[show_rung(rung) for rung in rungs],
         retry_after_s=retry_after_s if status in {429, 503} else None,
     )
+
+
+def show_way(decision: Decision) -> Mapping[str, Any]:
+    """Show who led the call to the rung that was chosen, in the shape of the API (design 8); all null when none was."""
+    way = decision.candidate.way if isinstance(decision, Chosen) else ASKED
+    return {
+        "router": way.router,
+        "rule": {"condition": way.rule.condition.text, "reason": way.rule.reason} if way.rule is not None else None,
+        "reason": way.reason,
+        "confidence": way.confidence,
+    }
 
 
 def show_rung(rung: Rung) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from quota_router.core.calls import Call
 from quota_router.core.decision import Candidate, Chosen, Decision, NoneUsable, Question, decide
 from quota_router.core.holds import CallState, Charge, Event, Hold, HoldState, Outcome, Settlement, amount_held
 from quota_router.core.limits import Gauge, Window
-from quota_router.core.verdict import show_rung
+from quota_router.core.verdict import show_rung, show_way
 from quota_router.errors import Conflict, UnknownHold
 from quota_router.store.booking import Booked, resolve
 from quota_router.store.learning import claim_probes
@@ -110,17 +110,17 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         decision = decide_now(state, now, self.candidates, self.question)
         if isinstance(decision, NoneUsable) and not self.is_last:
             return decision
-        rungs = _encode([show_rung(rung) for rung in decision.rungs]).decode()
+        told = _encode({"rungs": [show_rung(rung) for rung in decision.rungs], **show_way(decision)}).decode()
         if self.attempt > 1:
-            state.write(Redecided(of_call=self.call.id, decision=rungs))
+            state.write(Redecided(of_call=self.call.id, decision=told))
         if isinstance(decision, NoneUsable):
             if self.attempt == 1:
-                self._record_call(state, now, rungs, is_refused=True)
+                self._record_call(state, now, told, is_refused=True)
             self._answer = decision
             return decision
         # From here on it must succeed.
         if self.attempt == 1:
-            self._record_call(state, now, rungs, is_refused=False)
+            self._record_call(state, now, told, is_refused=False)
             state.turns[self.candidates[0].attachment.model] = state.turns.get(self.candidates[0].attachment.model, 0) + 1
         hold = self._hold(decision, state.journal, now)
         charges = []
@@ -145,7 +145,7 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
             message = f"This Idempotency-Key already names call {known.id} {said}. Use a new key for a new call."
             raise Conflict(message, call_id=known.id, state=known.state)
 
-    def _record_call(self, state: State, now: datetime, rungs: str, *, is_refused: bool) -> None:
+    def _record_call(self, state: State, now: datetime, told: str, *, is_refused: bool) -> None:
         """Keep the call. A refused one dispatched nothing and frees its key."""
         call = self.call
         if self.idempotency is not None and not is_refused:
@@ -163,7 +163,7 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
                 labels=labels_text(call.labels),
                 workflow=call.workflow,
                 stage=call.stage,
-                decision=rungs,
+                decision=told,
                 at=microseconds(now),
             )
         )

@@ -47,7 +47,8 @@ class Routed:
     expires_at: datetime
     estimate_nusd: int | None
     """`None`: the price is unknown"""
-    rungs: list[dict[str, Any]]
+    decision: dict[str, Any]
+    """its rungs, and who led there"""
 
 
 class Reports:
@@ -174,7 +175,7 @@ class Reports:
             "model": call.model,
             "labels": decode(call.labels),
             "state": state_of_call(Outcome(last) if last else None, was_held=bool(attempts)),
-            "decision": {"rungs": decode(call.decision)},
+            "decision": _read_decision(call.decision),
             "attempts": tried,
             "entries": [show_entry(line) for line in booked],
             "cost_nusd": None if is_unpriced else sum(line.cost_nusd or 0 for line in booked),
@@ -196,7 +197,7 @@ class Reports:
             hold_id=row.id,
             expires_at=row.expires_at,
             estimate_nusd=Estimate.from_json(row.estimate).likely_nusd,
-            rungs=decode(row.decision),
+            decision=_read_decision(row.decision),
         )
 
     @asynccontextmanager
@@ -227,3 +228,9 @@ def _is_of_call(call_id: str) -> ColumnElement[bool]:
         entries.c.hold_id.in_(select(holds.c.id).where(holds.c.call_id == call_id)),
         and_(is_adjustment, entries.c.call_id == call_id),
     )
+
+
+def _read_decision(text: str) -> dict[str, Any]:
+    """A decision as it was stored; earlier ones tell of their rungs alone."""
+    told = decode(text)
+    return {"rungs": told} if isinstance(told, list) else told

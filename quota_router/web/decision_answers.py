@@ -5,13 +5,13 @@ Law: one shape for what was held, what was only explained, and what is told agai
 Never: decides.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from quota_router.core.calls import Call
 from quota_router.core.catalog import Catalog, Provider
 from quota_router.core.decision import Chosen, NoneUsable
-from quota_router.core.verdict import say_none_usable, show_rung
+from quota_router.core.verdict import say_none_usable, show_rung, show_way
 from quota_router.web.routes import Services
 
 
@@ -32,11 +32,10 @@ def show_chosen(
     decision: Chosen, catalog: Catalog, call_id: str | None = None, hold: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Show what was chosen. `hold`: as `show_hold` gives it; `None`: nothing is held."""
-    attachment, way = decision.candidate.attachment, decision.candidate.way
+    attachment = decision.candidate.attachment
     place = (attachment.model, attachment.provider, attachment.upstream_model)
-    rule = {"condition": way.rule.condition.text, "reason": way.rule.reason} if way.rule is not None else None
-    told = show_decision(call_id, place, catalog, hold, [show_rung(rung) for rung in decision.rungs])
-    return {**told, "router": way.router, "rule": rule, "reason": way.reason, "confidence": way.confidence}
+    told = {"rungs": [show_rung(rung) for rung in decision.rungs], **show_way(decision)}
+    return show_decision(call_id, place, catalog, hold, told)
 
 
 def show_decision(
@@ -44,9 +43,9 @@ def show_decision(
     place: tuple[str, str, str],
     catalog: Catalog,
     hold: Mapping[str, Any] | None,
-    rungs: Sequence[Mapping[str, Any]],
+    told: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Show a decision. What the catalog says of a provider is null once the provider is gone."""
+    """Show a decision. *told*: its rungs, and who led there. What the catalog says of a provider is null once that is gone."""
     model, provider_name, upstream_model = place
     provider = catalog.providers.get(provider_name)
     return {
@@ -59,12 +58,12 @@ def show_decision(
         "base_url": provider.base_url if provider else None,
         "credential_ref": provider.credential_ref if provider else None,
         **_show_command(provider, upstream_model),
-        "router": None,
-        "rule": None,
-        "reason": None,
-        "confidence": None,
+        "router": told.get("router"),
+        "rule": told.get("rule"),
+        "reason": told.get("reason"),
+        "confidence": told.get("confidence"),
         "hold": hold,
-        "rungs": rungs,
+        "rungs": told["rungs"],
     }
 
 

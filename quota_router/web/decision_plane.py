@@ -108,7 +108,7 @@ async def _answer_again(request: web.Request, call: Call, conflict: Conflict) ->
         raise conflict
     held = show_hold(before.hold_id, show_instant(before.expires_at), before.estimate_nusd)
     place = (before.model, before.provider, before.upstream_model)
-    return answer(show_decision(before.call_id, place, services.lane.catalog, held, before.rungs), HTTPStatus.CREATED)
+    return answer(show_decision(before.call_id, place, services.lane.catalog, held, before.decision), HTTPStatus.CREATED)
 
 
 # --- holds and calls ----------------------------------------------------------------------------------------------------
