@@ -7,7 +7,6 @@ Servers play a script and wait for their client to hang up: nothing sleeps.
 import asyncio
 import gzip
 import socket
-import ssl
 import struct
 import traceback
 from contextlib import AsyncExitStack
@@ -15,6 +14,7 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
+from tls_kit import self_signed
 
 from quota_router.core.catalog import Family, Network, Provider
 from quota_router.core.networks import judge
@@ -29,18 +29,6 @@ KEY = "CANARY-key-7f3a"
 HOLD = "0192-hold"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 ENDLESS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-SELF_SIGNED = """
-MIIBnjCCAUSgAwIBAgIUM+9DfaYj3QZcSu2jNrtTOCP87I4wCgYIKoZIzj0EAwIwGzEZMBcGA1UEAwwQc2VsZi1zaWduZWQudGVzdDAgFw0yNjExMjEwNjI1MjdaGA8y
-MTI2MTAyODA2MjUyN1owGzEZMBcGA1UEAwwQc2VsZi1zaWduZWQudGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABCFb7YBmIPQPFuhCzWnRJAxyBWiuxbTHGq52
-Oo5g67WVyr5ey0w1kfCTaL1gww4VfnHsENO/I7lbD4qzgZ9qvjSjZDBiMB0GA1UdDgQWBBSVoUXQUNBeM5voQ/ULMEiUMB3Q8TAfBgNVHSMEGDAWgBSVoUXQUNBeM5vo
-Q/ULMEiUMB3Q8TAPBgNVHRMBAf8EBTADAQH/MA8GA1UdEQQIMAaHBH8AAAEwCgYIKoZIzj0EAwIDSAAwRQIgak5Y+Fn3f8nT6GZm9r0X4AJLb+umDFa3giGm+PKOzzYC
-IQDhegY6rQrNR5g/WYT5K+tpaDeR3D8csLCUwSuJwZVJrA==
-"""
-SELF_SIGNED_KEY = """
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggPM5+cx9SAyBsOAwmTCbTELO7ySyAfWTP0Ui1oFUzIKhRANCAAQhW+2AZiD0DxboQs1p0SQMcgVorsW0
-xxqudjqOYOu1lcq+XstMNZHwk2i9YMMOFX5x7BDTvyO5Ww+Ks4Gfar40
-"""
 
 
 class Scripted:
@@ -455,12 +443,7 @@ async def test_a_server_that_speaks_plain_is_never_asked_plainly(upstream, serve
 
 
 async def test_a_certificate_nobody_vouches_for_is_refused(upstream, serve, tmp_path):
-    pem = tmp_path / "self-signed.pem"
-    parts = (("PRIVATE KEY", SELF_SIGNED_KEY), ("CERTIFICATE", SELF_SIGNED))
-    pem.write_text("".join(f"-----BEGIN {what}-----{text}-----END {what}-----\n" for what, text in parts))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    server = await serve(OK, ssl=context)
+    server = await serve(OK, ssl=self_signed(tmp_path))
     await expect_unavailable(upstream, request(server.port, scheme="https"), "tls")
     assert server.requests == []
 
