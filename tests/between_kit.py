@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from daemon_kit import AUTH, get, open_here, provider_toml
 from ledger_kit import ForgetCooldowns
 from yarl import URL
 
+from quota_router.core.health import Cooldown
 from quota_router.daemon import Daemon
 from quota_router.simulator import Account, Seen, Simulator, Step
 
@@ -33,9 +35,11 @@ SETTLED_S = 5
 """A call that its caller left has ended by then."""
 
 
-def model_toml(name: str, *providers: str) -> str:
+def model_toml(name: str, *providers: str, strategy: str | None = None) -> str:
+    """A model with the prices above; its rungs are tiers, or with a *strategy* one tier of all."""
     rungs = ", ".join(f'{{ provider = "{provider}", upstream_model = "up-{provider}" }}' for provider in providers)
-    return f'[[models]]\nname = "{name}"\nattachments = [{rungs}]\n{PRICES}'
+    order = f"attachments = [{rungs}]" if strategy is None else f'attachments = [[{rungs}]]\nstrategy = "{strategy}"'
+    return f'[[models]]\nname = "{name}"\n{order}\n{PRICES}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,10 @@ class Between:
     async def story(self, told: Told) -> dict[str, Any]:
         return await get(self.daemon.url, f"/api/v1/calls/{told.ours('call')}")
 
+    async def cooldown(self, provider: str, model: str = "") -> Cooldown | None:
+        """What stands on a rung; without a model, on its whole provider."""
+        return (await self.daemon.lane.snapshot()).cooldowns.get((provider, model))
+
     async def settled(self) -> None:
         async with asyncio.timeout(SETTLED_S):
             await self.daemon.router.underway.wait_idle()
@@ -103,19 +111,47 @@ class Between:
 
 
 @asynccontextmanager
-async def open_between(folder: Path) -> AsyncIterator[Between]:
-    """Open all of it."""
-    names = {f"{model}-{number}": vendor for model, vendor in VENDORS.items() for number in (1, 2)}
+async def open_between(
+    folder: Path,
+    *,
+    models: Mapping[str, str] = VENDORS,
+    rungs: int = 2,
+    strategy: str | None = None,
+    server: str = SERVER,
+    more: Callable[[int], str] | str = "",
+    keys: Mapping[str, str] | None = None,
+    clock: Callable[[], datetime] | None = None,
+) -> AsyncIterator[Between]:
+    """
+    Open all of it.
+
+    Args:
+        folder: where the ledger lies.
+        models: each with the vendor of its providers, whose names are its own with a number from 1.
+        rungs: how many providers each model has.
+        strategy: of one tier with all of them; `None`: each is a tier of its own.
+        server: what `[server]` says.
+        more: what the file says beside; may want to know the upstream's port.
+        keys: of what it says there.
+        clock: aware UTC, for the daemon and the upstream; `None`: this machine's.
+    """
+    names = {f"{model}-{number}": vendor for model, vendor in models.items() for number in range(1, rungs + 1)}
     async with AsyncExitStack() as stack:
-        sim = await stack.enter_async_context(Simulator([Account(key=name) for name in names]))
+        timed = {} if clock is None else {"clock": clock}
+        sim = await stack.enter_async_context(Simulator([Account(key=name) for name in names], **timed))
         urls = {"anthropic": sim.anthropic_base_url}
         catalog = "".join(
             provider_toml(name, urls.get(vendor, sim.openai_base_url), vendor=vendor)
             for name, vendor in {**names, "unset": "openai"}.items()
         )
-        catalog += "".join(model_toml(model, f"{model}-1", f"{model}-2") for model in VENDORS) + model_toml("unset", "unset")
+        for model in models:
+            catalog += model_toml(model, *(f"{model}-{number}" for number in range(1, rungs + 1)), strategy=strategy)
+        catalog += model_toml("unset", "unset")
         catalog += '[[budgets]]\nname = "all"\nsubject = "everyone"\nunit = "usd"\nlimit = "1000"\nwindow = "month"\n'
-        keys = {f"KEY_{name.upper().replace('-', '_')}": name for name in names}
-        daemon = await stack.enter_async_context(open_here(folder, catalog, server=SERVER, **keys))
-        http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+        catalog += more if isinstance(more, str) else more(sim.port)
+        own = {f"KEY_{name.upper().replace('-', '_')}": name for name in names}
+        opened = open_here(folder, catalog, server=server, clock=clock, **own, **(keys or {}))
+        daemon = await stack.enter_async_context(opened)
+        session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0))
+        http = await stack.enter_async_context(session)
         yield Between(daemon=daemon, sim=sim, http=http)
