@@ -27,6 +27,7 @@ import structlog
 from quota_router.admission import Admissions
 from quota_router.attempts import Attempt, Failed
 from quota_router.core.calls import Call
+from quota_router.core.health import FORBIDDEN
 from quota_router.core.holds import Outcome
 from quota_router.core.retries import pause_s
 from quota_router.crashpoints import CrashPoint, reach
@@ -49,6 +50,9 @@ from quota_router.store.lane import Lane
 from quota_router.store.ledger import Settle
 from quota_router.store.observing import heard
 from quota_router.underway import Running, Underway
+
+CONNECT_SOON_S = 5.0
+"""Where another rung remains, nobody waits longer for a connection (faults.md F4)."""
 
 log = structlog.get_logger()
 
@@ -142,7 +146,7 @@ class Router:
             upstream_model=attempt.hold.upstream_model,
             body=body,
             secret=secret,
-            connect_timeout_s=self.bounds.connect_timeout_s,
+            connect_timeout_s=self._connect_timeout_s(attempt),
             total_timeout_s=self._time_left_s(call, running.ends_at),
         )
         reach(CrashPoint.BEFORE_SEND)
@@ -150,7 +154,7 @@ class Router:
         try:
             answer = await self.outbound.send(outgoing, attempt.hold.id)
         except AddressRefused as refused:
-            raise attempt.unanswered("network_refused", dispatched=False) from refused
+            raise attempt.unanswered(FORBIDDEN, dispatched=False) from refused
         except InvalidRequest:
             await self.relay.settle(attempt, attempt.void(None))
             raise
@@ -169,6 +173,10 @@ class Router:
         observed = heard(hold, attempt.candidate.provider, headers, now)
         if observed is not None:
             self.lane.note(observed)
+
+    def _connect_timeout_s(self, attempt: Attempt) -> float:
+        has_others = any(rung.status == "eligible" for rung in attempt.rungs)
+        return min(self.bounds.connect_timeout_s, CONNECT_SOON_S) if has_others else self.bounds.connect_timeout_s
 
     def _time_left_s(self, call: Call, ends_at: float) -> float:
         """Return how long an attempt may take: what is left of `max_call_s`, or of the caller's own time."""

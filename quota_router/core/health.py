@@ -116,6 +116,9 @@ _OF_A_WINDOW = {FailureKind.RATE_LIMITED, FailureKind.QUOTA_WINDOW}
 BREAKS = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 """What an upstream that is up does not answer: enough in a row open the breaker; the same request may do better in a moment."""
 
+FORBIDDEN = "network_refused"
+"""The cause where our own network policy forbids the address."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
