@@ -22,6 +22,7 @@ _IN_STREAM_STATUS = 200
 _STATUS_OF: dict[str, int] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
+    **dict.fromkeys(("payment_required", "insufficient_credits"), 402),
     **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "tokens", "requests"), 429),
 }
 """By type or code, for errors inside a 200 that name no status; others are the server's."""
