@@ -28,6 +28,7 @@ Never: carries a secret, a prompt, or an upstream's own text.
         UpstreamError               the provider's side
             AddressRefused          the network policy forbids this address: no packet was sent
             UpstreamUnavailable     no answer: the next rung may be tried
+            CallTimedOut            504   no answer within `max_call_s`
             UpstreamRefused         said no when a status could no longer be sent
             UpstreamCut             broke after it began to answer: settle, do not retry
             UnreadableAnswer        not of the dialect; in `dialects/base`
@@ -243,6 +244,13 @@ class UpstreamUnavailable(UpstreamError):
         super().__init__(message)
         self.dispatched = dispatched
         self.cause = cause
+
+
+class CallTimedOut(UpstreamError):
+    """No provider answered within `[server] max_call_s`."""
+
+    status = 504
+    code = "call_timed_out"
 
 
 class UpstreamRefused(UpstreamError):

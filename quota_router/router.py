@@ -35,6 +35,7 @@ from quota_router.dialects import dialect_of
 from quota_router.errors import (
     AddressRefused,
     CallerGone,
+    CallTimedOut,
     InvalidRequest,
     NoUsableProvider,
     QuotaRouterError,
@@ -53,6 +54,8 @@ from quota_router.underway import Running, Underway
 
 CONNECT_SOON_S = 5.0
 """Where another rung remains, nobody waits longer for a connection (faults.md F4)."""
+LEAST_TIME_S = 0.05
+"""With less of `max_call_s` left no other rung is tried: it would be blamed for our hurry."""
 
 log = structlog.get_logger()
 
@@ -90,6 +93,9 @@ class Router:
                     return await self.relay.relay(attempt, answer, sink)
                 except Failed as failed:
                     await self.relay.stop_if_late(attempt, failed.settlement)
+                    if running.ends_at - self.time() < LEAST_TIME_S:
+                        await self.relay.settle(attempt, failed.settlement)
+                        raise CallTimedOut from failed
                     ladder = ladder.after(attempt.candidate, failed.failure)
                     try:
                         attempt = await self.admissions.hold_next(call, ladder, running, attempt, failed)
