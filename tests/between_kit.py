@@ -96,6 +96,17 @@ class Between:
     async def story(self, told: Told) -> dict[str, Any]:
         return await get(self.daemon.url, f"/api/v1/calls/{told.ours('call')}")
 
+    async def left(self, path: str, body: str, *, requests: int = 1, **headers: str) -> dict[str, Any]:
+        """The story of a call whose caller leaves once *requests* more have come to the upstreams."""
+        seen = self.sim.counters["requests"]
+        asking = asyncio.create_task(self.send(path, body, **headers))
+        await self.sim.wait_for_requests(seen + requests)
+        (call_id,) = self.daemon.router.underway._calls
+        asking.cancel()
+        await asyncio.wait({asking})
+        await self.settled()
+        return await get(self.daemon.url, f"/api/v1/calls/{call_id}")
+
     async def cooldown(self, provider: str, model: str = "") -> Cooldown | None:
         """What stands on a rung; without a model, on its whole provider."""
         return (await self.daemon.lane.snapshot()).cooldowns.get((provider, model))

@@ -41,26 +41,26 @@ dialects = pytest.mark.parametrize("dialect", ["chat", "messages"])
 # --- before the first content byte ------------------------------------------------------------------------------------
 
 FREE: dict[str, Step] = {
-    "429": Refusal(status=429, retry_after=30),
-    "500": Refusal(status=500),
-    "503": Refusal(status=503),
-    "529": Refusal(status=529),
-    "401": Refusal(status=401),
-    "402": Refusal(status=402),
+    "F19 429": Refusal(status=429, retry_after=30),
+    "F22 500": Refusal(status=500),
+    "F22 503": Refusal(status=503),
+    "F23 529": Refusal(status=529),
+    "F24 401": Refusal(status=401),
+    "F26 402": Refusal(status=402),
     "redirect": Fault(kind=FaultKind.REDIRECT, location="http://127.0.0.1:1/"),
-    "error object in a 200": Fault(kind=FaultKind.ERROR_IN_200),
-    "error in a 200 stream": Fault(kind=FaultKind.ERROR_IN_STREAM),
+    "F10 error object in a 200": Fault(kind=FaultKind.ERROR_IN_200),
+    "F14 error in a 200 stream": Fault(kind=FaultKind.ERROR_IN_STREAM),
 }
 """The provider said no: nothing was spent."""
 UNKNOWN: dict[str, Step] = {
-    "closed before a byte": Fault(kind=FaultKind.CLOSE_BEFORE_ANSWER),
-    "reset": Fault(kind=FaultKind.RESET),
-    "garbage": Fault(kind=FaultKind.GARBAGE),
-    "cut stream": Fault(kind=FaultKind.CUT_STREAM),
-    "ended stream": Fault(kind=FaultKind.END_STREAM),
+    "F6 closed before a byte": Fault(kind=FaultKind.CLOSE_BEFORE_ANSWER),
+    "F6 reset": Fault(kind=FaultKind.RESET),
+    "F9 garbage": Fault(kind=FaultKind.GARBAGE),
+    "F13 cut stream": Fault(kind=FaultKind.CUT_STREAM),
+    "F13 ended stream": Fault(kind=FaultKind.END_STREAM),
     "gzip": Fault(kind=FaultKind.GZIP_BOMB),
-    "giant line": Fault(kind=FaultKind.GIANT_LINE),
-    "stall": Fault(kind=FaultKind.STALL),
+    "F17 giant line": Fault(kind=FaultKind.GIANT_LINE),
+    "F18 stall": Fault(kind=FaultKind.STALL),
 }
 """Nobody said whether it was charged."""
 
@@ -78,7 +78,7 @@ async def test_a_fault_of_the_first_rung_is_answered_by_the_second_and_the_next_
     assert told.status == 200
     assert b"quick" in told.body
     assert b"error" not in told.body
-    reason = "auth_failed" if fault == "401" else "already_tried"
+    reason = "auth_failed" if fault == "F24 401" else "already_tried"
     assert (told.ours("provider"), told.ours("attempts"), told.ours("skipped")) == (second, "2", f"{first}={reason}")
 
     story = await between.story(told)
@@ -96,7 +96,7 @@ async def test_a_fault_of_the_first_rung_is_answered_by_the_second_and_the_next_
         assert story["cost_nusd"] == spent_nusd + assumed * INPUT_NUSD
 
     again = await between.ask(dialect, stream=stream)
-    reason = "auth_failed" if fault == "401" else "cooldown"
+    reason = "auth_failed" if fault == "F24 401" else "cooldown"
     assert (again.status, again.ours("attempts"), again.ours("skipped")) == (200, "1", f"{first}={reason}")
     assert (len(between.seen(first)), len(between.seen(second))) == (1, 2)
 
@@ -117,12 +117,12 @@ async def test_an_error_after_the_opening_events_moves_on_and_books_what_was_rep
 # --- after it ---------------------------------------------------------------------------------------------------------
 
 BROKEN = {
-    "cut": (FaultKind.CUT_STREAM, "upstream_truncated"),
-    "reset": (FaultKind.RESET, "upstream_truncated"),
-    "ended": (FaultKind.END_STREAM, "upstream_truncated"),
-    "stalled": (FaultKind.STALL, "upstream_truncated"),
-    "giant line": (FaultKind.GIANT_LINE, "upstream_truncated"),
-    "error": (FaultKind.ERROR_IN_STREAM, "server_is_overloaded"),
+    "F12 cut": (FaultKind.CUT_STREAM, "upstream_truncated"),
+    "F12 reset": (FaultKind.RESET, "upstream_truncated"),
+    "F12 ended": (FaultKind.END_STREAM, "upstream_truncated"),
+    "F18 stalled": (FaultKind.STALL, "upstream_truncated"),
+    "F17 giant line": (FaultKind.GIANT_LINE, "upstream_truncated"),
+    "F14 error": (FaultKind.ERROR_IN_STREAM, "server_is_overloaded"),
 }
 
 
@@ -152,7 +152,7 @@ async def test_a_stream_that_breaks_after_its_first_word_ends_with_an_error_and_
     assert [data for _, data in events[:-1] if "error" in (data, data.get("type")) or data.get("error")] == []
     if dialect == "messages":
         assert (name, last["type"]) == ("error", "error")
-        assert last["error"]["type"] == ("overloaded_error" if fault == "error" else "api_error")
+        assert last["error"]["type"] == ("overloaded_error" if fault == "F14 error" else "api_error")
     elif dialect == "responses":
         assert (name, last["type"], last["code"]) == ("error", "error", code)
     else:
@@ -169,10 +169,10 @@ async def test_a_stream_that_breaks_after_its_first_word_ends_with_an_error_and_
 # --- the caller's own mistakes ----------------------------------------------------------------------------------------
 
 MISTAKES = {
-    "400": Refusal(status=400, body='{ "error" : {"message":"caf\\u00e9", "n": 1.0e0} }\n'),
-    "413": Refusal(status=413),
-    "422": Refusal(status=422, body="no JSON at all", headers={"content-type": "text/plain"}),
-    "context": Refusal(status=400, code="context_length_exceeded", message="prompt is too long: 9 tokens > 8 maximum"),
+    "F25 400": Refusal(status=400, body='{ "error" : {"message":"caf\\u00e9", "n": 1.0e0} }\n'),
+    "F25 413": Refusal(status=413),
+    "F25 422": Refusal(status=422, body="no JSON at all", headers={"content-type": "text/plain"}),
+    "F25 context": Refusal(status=400, code="context_length_exceeded", message="prompt is too long: 9 tokens > 8 maximum"),
 }
 
 
@@ -331,7 +331,7 @@ async def test_the_callers_own_deadline_is_408_and_no_fault_of_the_rung(between,
 
 
 @pytest.mark.parametrize(("model", "quality"), [("chat", "estimated"), ("drained", "reported")])
-async def test_a_caller_who_leaves_in_mid_stream_is_settled_and_nothing_stays_held(between, model, quality):
+async def test_f36_a_caller_who_leaves_in_mid_stream_is_settled_and_nothing_stays_held(between, model, quality):
     """
     Where hanging up stops the bill we hang up; elsewhere the rest is read for the true usage.
     """
