@@ -58,8 +58,13 @@ def claim_probes(state: State, now: datetime, hold: Hold) -> None:
 
 
 def _window_end(state: State, now: datetime, hold: Hold) -> datetime | None:
-    """When the window of the hold's account ends that binds most; `None`: none is known."""
-    live = binding(state.headrooms(hold.account, None, now, math.inf), hold.upstream_model)
+    """
+    When the window of the hold's account ends that binds most; `None`: none is known.
+
+    A bucket has no end: it tells when it will be full again, which is soon, whatever the refusal was about.
+    """
+    told = state.headrooms(hold.account, None, now, math.inf)
+    live = binding([found for found in told if not found.reading.refills], hold.upstream_model)
     if live is not None:
         return live.reading.resets_at
     quotas = [limit for limit in state.catalog.limits_of(hold.subjects) if limit.kind is Kind.QUOTA]
