@@ -59,7 +59,7 @@ class Admissions:
 
         Raises: as `hold`.
         """
-        repeats = self.retries.left(before.number, ladder.tried) if self.underway.may_repeat() else 0
+        repeats = self.retries.left(before.number, ladder.tried) if self.underway.may_repeat(running) else 0
         ladder = replace(ladder, question=replace(ladder.question, repeats=repeats))
         return await self._hold(call, ladder, running, before, failed.settlement)
 

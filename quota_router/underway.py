@@ -59,9 +59,10 @@ class Underway:
         if not self._calls:
             self._idle.set()
 
-    def may_repeat(self) -> bool:
-        """Whether one more call may try a rung again."""
-        return sum(running.is_repeating for running in self._calls.values()) < budget(len(self._calls))
+    def may_repeat(self, asking: Running) -> bool:
+        """Whether one more call, or one that repeats already, may try a rung again."""
+        others = sum(running.is_repeating for running in self._calls.values() if running is not asking)
+        return others < budget(len(self._calls))
 
     async def wait_idle(self) -> None:
         """Return when no call is under way."""
