@@ -26,7 +26,7 @@ from quota_router.core.candidates import (
     Reason,
     Rung,
 )
-from quota_router.core.health import BREAKS, CooldownSource, Failure
+from quota_router.core.health import BREAKER_FAILURES, BREAKS, CooldownSource, Failure
 from quota_router.core.judging import refuse, show, standing
 from quota_router.core.retries import is_repeatable
 from quota_router.core.strategies import arrange
@@ -85,28 +85,37 @@ def decide(candidates: Sequence[Candidate], question: Question, now: datetime, t
         else:
             rungs.append(show(candidate, "eligible"))
     if chosen is None:
-        chosen = _probe(ordered, rungs, now) or _despite_pause(ordered, rungs, question, now)
+        chosen = _probe(ordered, rungs, question, now) or _despite_pause(ordered, rungs, question, now)
     if chosen is None:
         return NoneUsable(rungs=tuple(rungs))
     return Chosen(candidate=chosen, rungs=tuple(rungs))
 
 
-def _probe(ordered: Sequence[Candidate], rungs: list[Rung], now: datetime) -> Candidate | None:
+def _probe(ordered: Sequence[Candidate], rungs: list[Rung], question: Question, now: datetime) -> Candidate | None:
     """
     Choose the rung that is due soonest, when every breaker of the ladder is open and nobody probes it yet.
 
     Its rung becomes the chosen one. A rung whose breaker is not all that speaks against it is not probed.
     """
-    counted = [(place, rung) for place, rung in enumerate(rungs) if rung.reason not in _LASTING]
-    if not counted or any(rung.against != (Reason.BREAKER_OPEN,) for _, rung in counted):
+    counted = [(ordered[place], rung, place) for place, rung in enumerate(rungs) if rung.reason not in _LASTING]
+    if not counted or any(not _is_only_open(candidate, rung, question, now) for candidate, rung, _ in counted):
         return None
-    open_ones = [(place, standing(ordered[place], now)) for place, _ in counted]
+    open_ones = [(place, standing(candidate, now)) for candidate, _, place in counted]
     due = due_soonest([cooldown for _, cooldown in open_ones], now)
     for place, cooldown in open_ones:
         if due is not None and cooldown is due:
             rungs[place] = replace(show(ordered[place], "chosen"), detail={"probe_of": due.until})
             return ordered[place]
     return None
+
+
+def _is_only_open(candidate: Candidate, rung: Rung, question: Question, now: datetime) -> bool:
+    """Whether nothing but its breaker speaks against a rung; the call whose own row of failures opened it may go on."""
+    if candidate.tried is None:
+        return rung.against == (Reason.BREAKER_OPEN,)
+    cooldown = standing(candidate, now)
+    is_just_opened = cooldown is not None and cooldown.strikes == BREAKER_FAILURES
+    return rung.against == (Reason.ALREADY_TRIED, Reason.BREAKER_OPEN) and is_just_opened and _may_repeat(candidate.tried, question)
 
 
 def _despite_pause(ordered: Sequence[Candidate], rungs: list[Rung], question: Question, now: datetime) -> Candidate | None:
