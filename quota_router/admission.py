@@ -24,7 +24,7 @@ from quota_router.ladder import Ladder
 from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admission, Admit, Setback, Settle
 from quota_router.underway import Running, Underway
-from quota_router.waiting import WaitingRoom
+from quota_router.waiting import Place, WaitingRoom
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,15 +96,21 @@ class Admissions:
         if place is None:
             return await self._ask(self._job(call, ladder, number))
         async with place:
-            while True:
-                await place.turn(running.waits_until, self._soonest(refusal, running.waits_until))
-                if running.sink.is_gone:
-                    raise CallerGone
-                is_last = self.time() >= running.waits_until
-                answer = await self._ask(self._job(call, ladder, number, is_last=is_last))
-                if is_last or not isinstance(answer, NoneUsable):
-                    return answer
-                refusal = answer
+            with running.in_line():
+                return await self._take_turns(call, ladder, running, number, refusal, place)
+
+    async def _take_turns(
+        self, call: Call, ladder: Ladder, running: Running, number: int, refusal: NoneUsable, place: Place
+    ) -> Admission | NoneUsable:
+        while True:
+            await place.turn(running.waits_until, self._soonest(refusal, running.waits_until))
+            if running.sink.is_gone:
+                raise CallerGone
+            is_last = self.time() >= running.waits_until
+            answer = await self._ask(self._job(call, ladder, number, is_last=is_last))
+            if is_last or not isinstance(answer, NoneUsable):
+                return answer
+            refusal = answer
 
     def _soonest(self, refusal: NoneUsable, latest: float) -> float:
         """When the first rung becomes usable, as loop time, as far as anybody knows."""

@@ -6,6 +6,7 @@ Never: serves one.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -27,8 +28,19 @@ class Running:
     attempt: Attempt | None = None
     is_repeating: bool = False
     """it tries a rung again that failed it"""
+    is_waiting: bool = False
+    """it stands in line for a rung"""
     is_left: bool = False
-    """its caller has left, and its attempt is worth ending for that"""
+    """its caller has left, and it is worth ending for that"""
+
+    @contextlib.contextmanager
+    def in_line(self) -> Iterator[None]:
+        """While it waits."""
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self.is_waiting = False
 
 
 @dataclass(slots=True)
@@ -70,12 +82,13 @@ class Underway:
             await self._idle.wait()
 
     def leave(self) -> None:
-        """End the attempts whose caller has left before an answer came, where that stops the bill."""
+        """
+        End the calls whose caller has left.
+
+        Those that stand in line; and, before an answer came, those where hanging up stops the bill.
+        """
         for running in self:
-            attempt = running.attempt
-            if running.task is None or running.is_left or attempt is None or attempt.first_byte_ms is not None:
-                continue
-            if running.sink.is_gone and attempt.ends_with_caller:
+            if running.task is not None and not running.is_left and running.sink.is_gone and _ends_with_caller(running):
                 running.is_left = True
                 running.task.cancel()
 
@@ -85,3 +98,9 @@ class Underway:
         for running in self:
             if running.task is not None:
                 running.task.cancel()
+
+
+def _ends_with_caller(running: Running) -> bool:
+    """Whether nothing is lost by ending a call whose caller has left."""
+    attempt = running.attempt
+    return running.is_waiting or (attempt is not None and attempt.first_byte_ms is None and attempt.ends_with_caller)
