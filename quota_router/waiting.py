@@ -16,6 +16,8 @@ from typing import Self
 
 PLACES_MAX = 1_000
 """Callers that wait; each is a socket and a body in memory."""
+LOOK_LEAST_S = 0.005
+"""Before the next look, whatever is known: what should be free may be held by somebody else."""
 LOOK_AGAIN_S = 1.0
 """Even when nothing seems to have changed: another daemon may have freed it, or the caller have left."""
 
@@ -39,7 +41,7 @@ class Place:
         while (left_s := until - self._room.time()) > 0:
             patience_s = left_s
             if self._room.is_head(self, self._line):
-                patience_s = min(left_s, LOOK_AGAIN_S, max(0.0, look_at - self._room.time()))
+                patience_s = min(left_s, LOOK_AGAIN_S, max(LOOK_LEAST_S, look_at - self._room.time()))
             try:
                 async with asyncio.timeout(patience_s):
                     await self._called.wait()
