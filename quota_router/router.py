@@ -18,9 +18,10 @@ Never: looks into a body (the dialect does), knows HTTP's incoming side (the sin
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 import structlog
 
@@ -168,15 +169,15 @@ class Router:
             ending = attempt.guess(Outcome.CANCELLED) if gone.dispatched else attempt.void(None)
             await self.relay.stop_if_late(attempt, ending, cause=gone.cause)
             raise attempt.unanswered(gone.cause, dispatched=gone.dispatched) from gone
-        self._observe(attempt, ladder.session, answer.headers)
+        self._observe(attempt, ladder.session, answer)
         return answer
 
-    def _observe(self, attempt: Attempt, session: str | None, headers: Mapping[str, str]) -> None:
-        """Take in what the head of an answer tells of its account, at the moment it is told."""
+    def _observe(self, attempt: Attempt, session: str | None, answer: Source) -> None:
+        """Take in what the head of an answer tells of its account, at the moment it is told; who refuses is nobody's home."""
         hold, now = attempt.hold, self.clock()
-        if session is not None:
+        if session is not None and answer.status == HTTPStatus.OK:
             self.ladders.sessions.keep(session, hold.provider, now)
-        observed = heard(hold, attempt.candidate.provider, headers, now)
+        observed = heard(hold, attempt.candidate.provider, answer.headers, now)
         if observed is not None:
             self.lane.note(observed)
 
