@@ -13,7 +13,7 @@ from datetime import date, datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from quota_router.core.affinity import Home, Homes, Sessions
+from quota_router.core.affinity import Homes, Sessions
 from quota_router.core.calls import Call, Operation
 from quota_router.core.catalog import Attachment, Catalog, Family, Model, Provider
 from quota_router.core.decision import Candidate, Question
@@ -114,14 +114,14 @@ class Ladders:
         served, along = self._along(call, ways, catalog, now)
         call = along[0].call or call
         session, is_explicit = _session_of(call) if _has_choice(served) else (None, False)
-        home = self.sessions.home_of(session) if session is not None else None
+        home = self.sessions.home_of(session, is_explicit=is_explicit) if session is not None else None
         question = Question(
             family=None if call.operation is Operation.ROUTE else call.family,
             pinned_provider=self.pin_of(call),
             max_cost_nusd=call.max_cost_nusd,
             requires=call.requires if all(rung.capabilities is None for rung in served) else needs_of(call, catalog),
             least_input_tokens=_least_input(call),
-            home=Home(provider=home, is_explicit=is_explicit) if home is not None else None,
+            home=home,
             draw=self.draw(),
             stale_after_s=self.stale_after_s,
         )

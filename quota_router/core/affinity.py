@@ -22,6 +22,8 @@ class Home(Struct, frozen=True, kw_only=True):
     provider: str
     is_explicit: bool
     """the caller named the session; strategies that spread calls on purpose heed no other"""
+    guest_at: str | None = None
+    """the provider that served it last while its home could not: its cache is warm there too"""
 
 
 class Homes:
@@ -42,35 +44,38 @@ class Homes:
 
 
 class _Stay(Struct):
-    """A session's home, and when it was last there."""
+    """A session's home, when it was last there, and where it was a guest since."""
 
     provider: str
     last_at: datetime
+    guest_at: str | None = None
 
 
 class Sessions:
     """
     Session -> the provider whose prompt cache is warm for it. Bounded, the one least used lately forgotten first.
 
-    A home survives a while in which it cannot be used: the session is a guest elsewhere and comes back. Once its cache must be cold
-    there, the place where it is a guest becomes its home.
+    A home survives a while in which it cannot be used: the session is a guest elsewhere, at one place if that can be, and comes
+    back. Once its cache must be cold there, the place where it is a guest becomes its home.
     """
 
     def __init__(self) -> None:
         self._stays: dict[str, _Stay] = {}
 
-    def home_of(self, session: str) -> str | None:
+    def home_of(self, session: str, *, is_explicit: bool) -> Home | None:
         """Where it is warm; `None`: nowhere that we know of."""
         stay = self._stays.get(session)
-        return stay.provider if stay is not None else None
+        return Home(provider=stay.provider, is_explicit=is_explicit, guest_at=stay.guest_at) if stay is not None else None
 
     def keep(self, session: str, provider: str, now: datetime) -> None:
-        """Note that a call of the session goes to *provider*."""
+        """Note that *provider* answers a call of the session."""
         stay = self._stays.pop(session, None)
         if stay is None or (stay.provider != provider and now - stay.last_at > CACHE_LIFE):
             stay = _Stay(provider, now)
         elif stay.provider == provider:
             stay.last_at = now
+        else:
+            stay.guest_at = provider
         self._stays[session] = stay
         if len(self._stays) > HOMES_MAX:
             del self._stays[next(iter(self._stays))]

@@ -8,16 +8,18 @@ Never: leaves a rung out, or draws a random number.
     priority        as they are written
     round_robin     each in turn
     weighted        drawn by weight           random: all alike
-    least_used      the smallest used share first
+    least_used      the smallest used share first, those that are alike in turn
     soonest_reset   whose longest window ends first: what is not used by then is lost
     cheapest        by what the call will likely cost
     fastest         by how fast each answered lately
 
-What is unknown of a rung speaks neither for nor against it: an unknown use is taken for half, an unknown reset or price comes last,
-an unknown speed first, so that it gets known.
+What is unknown of a rung speaks neither for nor against it: one whose use is unknown takes turns with the least used, an unknown
+reset or price comes last, an unknown speed first, so that it gets known.
 
-Decision 2026-11 -- a session stays where its prompt cache is warm: its home goes first in its tier, whatever the strategy. Those
-    that spread calls on purpose (`round_robin`, `weighted`, `random`) heed only a session that the caller named.
+Decision 2026-11 -- a session stays where its prompt cache is warm: its home goes first in its tier, whatever the strategy, and
+    where it was a guest last goes second. Those that spread calls on purpose (`round_robin`, `weighted`, `random`) heed only a
+    session that the caller named. A call that a home drew takes nobody's turn: else each of many sessions of three calls would
+    begin at the same one of three rungs.
 Decision 2026-11 -- `soonest_reset` looks at the longest window that an account has, not at the one that binds now: short windows
     come again soon, and a week that ends unused is gone. Look again when accounts have windows that do not nest.
 """
@@ -28,6 +30,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, assert_never
 
+from quota_router.core.affinity import Home
 from quota_router.core.candidates import Candidate, Question
 from quota_router.core.catalog import Strategy
 from quota_router.core.headroom import Headroom, binding
@@ -35,7 +38,8 @@ from quota_router.core.limits import Kind
 from quota_router.core.live_windows import window_length
 from quota_router.core.readings import PPM
 
-_UNKNOWN_USE_PPM = PPM // 2
+_OLD_USE_PPM = PPM // 2
+"""Old news is no comfort: at least so much is used by now."""
 _LAST = datetime.max.replace(tzinfo=UTC)
 _64_BITS = 1 << 64
 _SPREADING = frozenset({Strategy.ROUND_ROBIN, Strategy.WEIGHTED, Strategy.RANDOM})
@@ -64,9 +68,14 @@ def used_ppm(candidate: Candidate) -> int | None:
         if gauge.limit.kind is Kind.QUOTA and gauge.limit.limit > 0
     ]
     if live is not None and live.share_used_ppm is not None:
-        # Old news is no comfort: it may only make a rung look worse.
-        shares.append(max(live.share_used_ppm, _UNKNOWN_USE_PPM) if live.is_stale else live.share_used_ppm)
+        shares.append(max(live.share_used_ppm, _OLD_USE_PPM) if live.is_stale else live.share_used_ppm)
     return max(shares, default=None)
+
+
+def home_heeded(strategy: Strategy, question: Question) -> Home | None:
+    """Where the call's session is warm, if its strategy looks at that."""
+    home = question.home
+    return None if home is None or (strategy in _SPREADING and not home.is_explicit) else home
 
 
 def _tiers(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
@@ -77,11 +86,12 @@ def _tiers(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
 def _order(tier: list[Candidate], question: Question, turns: Mapping[str, int]) -> list[Candidate]:
     if len(tier) == 1:
         return tier
-    strategy, home = tier[0].strategy, question.home
-    ordered = _by_strategy(strategy, tier, question.draw, turns.get(tier[0].attachment.model, 0))
-    if home is None or (strategy in _SPREADING and not home.is_explicit):
+    ordered = _by_strategy(tier[0].strategy, tier, question.draw, turns.get(tier[0].attachment.model, 0))
+    home = home_heeded(tier[0].strategy, question)
+    if home is None:
         return ordered
-    return sorted(ordered, key=lambda candidate: candidate.attachment.provider != home.provider)
+    warm = {home.guest_at: 1, home.provider: 0}
+    return sorted(ordered, key=lambda candidate: warm.get(candidate.attachment.provider, len(warm)))
 
 
 def _by_strategy(strategy: Strategy, tier: list[Candidate], draw: int, turn: int) -> list[Candidate]:
@@ -89,16 +99,23 @@ def _by_strategy(strategy: Strategy, tier: list[Candidate], draw: int, turn: int
         case Strategy.PRIORITY:
             return tier
         case Strategy.ROUND_ROBIN:
-            first = turn % len(tier)
-            return tier[first:] + tier[:first]
+            return _in_turn(tier, turn)
         case Strategy.WEIGHTED:
             return _drawn(tier, draw, lambda candidate: candidate.attachment.weight)
         case Strategy.RANDOM:
             return _drawn(tier, draw, lambda _: 1)
-        case Strategy.LEAST_USED | Strategy.SOONEST_RESET | Strategy.CHEAPEST | Strategy.FASTEST:
+        case Strategy.LEAST_USED:
+            return _least_used(_in_turn(tier, turn))
+        case Strategy.SOONEST_RESET | Strategy.CHEAPEST | Strategy.FASTEST:
             return sorted(tier, key=_KEYS[strategy])
         case _:
             assert_never(strategy)
+
+
+def _in_turn(tier: list[Candidate], turn: int) -> list[Candidate]:
+    """Begin a tier one later with each turn."""
+    first = turn % len(tier)
+    return tier[first:] + tier[:first]
 
 
 def _drawn(tier: list[Candidate], draw: int, weight_of: Callable[[Candidate], int]) -> list[Candidate]:
@@ -123,9 +140,17 @@ def _mixed(number: int) -> int:
     return mixed ^ (mixed >> 31)
 
 
-def _use(candidate: Candidate) -> int:
-    share = used_ppm(candidate)
-    return _UNKNOWN_USE_PPM if share is None else share
+def _least_used(tier: list[Candidate]) -> list[Candidate]:
+    """
+    The smallest used share first; those that are alike as they stand.
+
+    Decision 2026-11 -- an unknown use is as small as the smallest that is known, against half of the whole: new accounts would not
+        be asked before the others are half used, and nobody would learn how they stand.
+    """
+    used = [used_ppm(candidate) for candidate in tier]
+    least = min((share for share in used if share is not None), default=0)
+    order = sorted(range(len(tier)), key=lambda place: least if (share := used[place]) is None else share)
+    return [tier[place] for place in order]
 
 
 def _reset(candidate: Candidate) -> datetime:
@@ -152,7 +177,6 @@ def _cost(candidate: Candidate) -> tuple[bool, int]:
 
 
 _KEYS: Mapping[Strategy, Callable[[Candidate], Any]] = {
-    Strategy.LEAST_USED: _use,
     Strategy.SOONEST_RESET: _reset,
     Strategy.CHEAPEST: _cost,
     Strategy.FASTEST: lambda candidate: candidate.latency_ms or 0,

@@ -16,6 +16,7 @@ from quota_router.core.calls import Call
 from quota_router.core.decision import Candidate, Chosen, Decision, NoneUsable, Question, decide
 from quota_router.core.holds import CallState, Charge, Event, Hold, HoldState, Outcome, Settlement, amount_held
 from quota_router.core.limits import Gauge, Window
+from quota_router.core.strategies import home_heeded
 from quota_router.core.verdict import show_rung, show_way
 from quota_router.errors import Conflict, UnknownHold
 from quota_router.store.booking import Booked, resolve
@@ -121,7 +122,7 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         # From here on it must succeed.
         if self.attempt == 1:
             self._record_call(state, now, told, is_refused=False)
-            state.turns[self.candidates[0].attachment.model] = state.turns.get(self.candidates[0].attachment.model, 0) + 1
+            self._take_turn(state)
         hold = self._hold(decision, state.journal, now)
         charges = []
         for gauge in decision.candidate.gauges:
@@ -136,6 +137,12 @@ class Admit(Job["Admission | NoneUsable"], kw_only=True):
         claim_probes(state, now, hold)
         self._answer = Admission(hold=hold, decision=decision)
         return self._answer
+
+    def _take_turn(self, state: State) -> None:
+        """The next call begins one rung later, unless a session's home chose this one's."""
+        first = self.candidates[0]
+        if home_heeded(first.strategy, self.question) is None:
+            state.turns[first.attachment.model] = state.turns.get(first.attachment.model, 0) + 1
 
     def _refuse_known_key(self, state: State) -> None:
         """Refuse a key that names a call already, whether it runs or has ended: bodies are never stored to be given again."""
