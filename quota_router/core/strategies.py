@@ -14,7 +14,8 @@ Never: leaves a rung out, or draws a random number.
     fastest         by how fast each answered lately
 
 What is unknown of a rung speaks neither for nor against it: one whose use is unknown takes turns with the least used, an unknown
-reset or price comes last, an unknown speed first, so that it gets known.
+price comes last, and so does a reset that a rung has not told; a rung that has not answered yet comes first where its speed or its
+reset matters, so that they get known.
 
 Decision 2026-11 -- a session stays where its prompt cache is warm: its home goes first in its tier, whatever the strategy, and
     where it was a guest last goes second. Those that spread calls on purpose (`round_robin`, `weighted`, `random`) heed only a
@@ -40,7 +41,7 @@ from quota_router.core.readings import PPM
 
 _OLD_USE_PPM = PPM // 2
 """Old news is no comfort: at least so much is used by now."""
-_LAST = datetime.max.replace(tzinfo=UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _64_BITS = 1 << 64
 _SPREADING = frozenset({Strategy.ROUND_ROBIN, Strategy.WEIGHTED, Strategy.RANDOM})
 
@@ -154,7 +155,7 @@ def _least_used(tier: list[Candidate]) -> list[Candidate]:
 
 
 def _reset(candidate: Candidate) -> datetime:
-    """When the longest window of a candidate ends."""
+    """When the longest window of a candidate ends. Of one that has not answered yet nobody knows: it is asked, to find out."""
     ends = [
         (_length(found), found.reading.resets_at)
         for found in candidate.windows
@@ -165,7 +166,9 @@ def _reset(candidate: Candidate) -> datetime:
         for gauge in candidate.gauges
         if gauge.limit.kind is Kind.QUOTA and gauge.window_end is not None
     ]
-    return max(ends + own, key=lambda end: end[0])[1] if ends or own else _LAST
+    if ends or own:
+        return max(ends + own, key=lambda end: end[0])[1]
+    return _LAST if candidate.latency_ms is not None else _FIRST
 
 
 def _length(found: Headroom) -> timedelta:
