@@ -96,7 +96,7 @@ class Admissions:
         if place is None:
             return await self._ask(self._job(call, ladder, number))
         async with place:
-            with running.in_line():
+            with running.in_line(self.time):
                 return await self._take_turns(call, ladder, running, number, refusal, place)
 
     async def _take_turns(

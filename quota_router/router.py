@@ -85,7 +85,7 @@ class Router:
             QuotaRouterError: nothing was sent to the caller, and nothing will be; the error is the answer.
         """
         call, ladder = await self.routing.resolve(call)
-        running = self.underway.begin(call.id, sink, max_s=self.bounds.max_call_s, max_wait_s=call.max_wait_s)
+        running = self.underway.begin(call.id, sink, max_s=self.bounds.max_call_s, max_wait_s=self._longest_wait_s(call))
         try:
             attempt = await self.admissions.hold(call, ladder, running)
             while True:
@@ -191,6 +191,12 @@ class Router:
         if call.deadline is not None:
             left_s = min(left_s, (call.deadline - self.clock()).total_seconds())
         return max(0.001, left_s)
+
+    def _longest_wait_s(self, call: Call) -> float:
+        """Return how long a call may stand in line: as long as its caller said, and never beyond his own deadline."""
+        if call.deadline is None or call.max_wait_s <= 0:
+            return call.max_wait_s
+        return min(call.max_wait_s, (call.deadline - self.clock()).total_seconds())
 
     # --- other ends of a call -----------------------------------------------------------------------------------------------
 

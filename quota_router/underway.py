@@ -34,13 +34,14 @@ class Running:
     """its caller has left, and it is worth ending for that"""
 
     @contextlib.contextmanager
-    def in_line(self) -> Iterator[None]:
-        """While it waits."""
-        self.is_waiting = True
+    def in_line(self, time: Callable[[], float]) -> Iterator[None]:
+        """While it waits. That takes nothing of the time in which it is to be served."""
+        began, self.is_waiting = time(), True
         try:
             yield
         finally:
             self.is_waiting = False
+            self.ends_at += time() - began
 
 
 @dataclass(slots=True)

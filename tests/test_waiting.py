@@ -189,6 +189,32 @@ async def test_nobody_waits_longer_than_he_said(house):
     assert (house.room.waiting, patient.done(), house.gate.came) == (1, False, [])
 
 
+async def test_nobody_waits_beyond_his_own_deadline(house):
+    """
+    What he is told is why nothing could be done until then.
+    """
+    await house.ask(999, max_wait="0")
+    told = await house.ask(0, x_quota_router_timeout="0.2")
+    assert (told.status, told.headers["Retry-After"]) == (429, str(COOLING_S))
+    assert (house.room.waiting, house.gate.came) == (0, [])
+
+
+async def test_the_time_in_line_takes_nothing_of_the_time_to_be_served_in(house):
+    """
+    `max_call_s` is 900.
+    """
+    router, loop, passed = house.between.daemon.router, asyncio.get_running_loop(), [0.0]
+    for timed in (router, router.admissions, router.underway, house.room):
+        timed.time = lambda: loop.time() + passed[0]
+    await house.ask(999, max_wait="0")
+    task = await house.stand_in_line(0, max_wait="3000")
+    passed[0] = 1_000.0
+    house.gate.is_open.set()
+    house.clock.forward(seconds=COOLING_S)
+    house.room.stir()
+    assert (await task).status == 200
+
+
 @pytest.mark.parametrize("leaver", [0, 1, 2], ids=["first", "middle", "last"])
 async def test_who_leaves_is_dropped_from_the_line(house, leaver):
     await house.ask(999, max_wait="0")
