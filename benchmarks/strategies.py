@@ -164,6 +164,7 @@ def _choose(
             strategy=strategy,
             windows=one.windows(now),
             latency_ms=LATENCY_MS[one.name] if one.has_answered else None,
+            is_new=not one.has_answered,
         )
         for place, one in enumerate(left)
     ]

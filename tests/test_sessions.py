@@ -285,6 +285,17 @@ async def test_sessions_of_two_callers_are_two(house):
     assert all(key.startswith("admin\0") for key in sessions._stays)
 
 
+async def test_each_subscription_is_asked_once_to_learn_when_its_window_ends(house):
+    """
+    Then the one whose window ends first has all calls that are at home nowhere.
+    """
+    asked = []
+    for number in range(6):
+        asked.append(await house.turn(named(number), 1, strategy="soonest_reset"))
+        house.clock.forward(seconds=TURN_S)
+    assert (sorted(asked[:3]), set(asked[3:])) == (["a", "b", "c"], {asked[0]})
+
+
 async def test_a_decision_keeps_a_session_at_home_too(house):
     async def route(**more) -> str:
         asked = {"model": "round_robin", "input_tokens": 1, "max_output_tokens": 1, **more}

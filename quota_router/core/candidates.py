@@ -117,6 +117,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """what upstreams told of its account's windows, with what is left at this moment"""
     latency_ms: int | None = None
     """how fast it answered lately; `None`: unknown"""
+    is_new: bool = False
+    """nothing was ever booked on its account"""
 
 
 class Rung(Struct, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ Never: leaves a rung out, or draws a random number.
     fastest         by how fast each answered lately
 
 What is unknown of a rung speaks neither for nor against it: one whose use is unknown takes turns with the least used, an unknown
-price comes last, and so does a reset that a rung has not told; a rung that has not answered yet comes first where its speed or its
-reset matters, so that they get known.
+price comes last, and so does a reset that a rung has not told; an unknown speed comes first, and so does the reset of an account
+that was never used, so that they get known.
 
 Decision 2026-11 -- a session stays where its prompt cache is warm: its home goes first in its tier, whatever the strategy, and
     where it was a guest last goes second. Those that spread calls on purpose (`round_robin`, `weighted`, `random`) heed only a
@@ -155,7 +155,7 @@ def _least_used(tier: list[Candidate]) -> list[Candidate]:
 
 
 def _reset(candidate: Candidate) -> datetime:
-    """When the longest window of a candidate ends. Of one that has not answered yet nobody knows: it is asked, to find out."""
+    """When the longest window of a candidate ends. Of a new one nobody knows: it is asked, to find out."""
     ends = [
         (_length(found), found.reading.resets_at)
         for found in candidate.windows
@@ -168,7 +168,7 @@ def _reset(candidate: Candidate) -> datetime:
     ]
     if ends or own:
         return max(ends + own, key=lambda end: end[0])[1]
-    return _LAST if candidate.latency_ms is not None else _FIRST
+    return _FIRST if candidate.is_new else _LAST
 
 
 def _length(found: Headroom) -> timedelta:

@@ -286,6 +286,7 @@ def _informed(state: State, now: datetime, candidate: Candidate, question: Quest
         gauges=tuple([state.gauge(limit, now) for limit in state.catalog.limits_of(candidate.subjects)]),
         windows=state.headrooms(candidate.provider.account, candidate.estimate.likely, now, question.stale_after_s),
         latency_ms=state.latencies.get((attachment.model, attachment.provider)),
+        is_new=state.is_new(candidate.provider.account),
     )
 
 

@@ -280,6 +280,10 @@ class State:
             account, posted=total.posted, held=total.held, needed=needed, now=now, stale_after_s=stale_after_s
         )
 
+    def is_new(self, account: str) -> bool:
+        """Whether nothing was ever booked on an account."""
+        return self.totals.get(account, _NO_TOTAL).posted.requests == 0
+
     def teach(self, key: tuple[str, str], learned: Learned) -> None:
         """Remember what an attachment's answers use."""
         self.learned[key] = learned
