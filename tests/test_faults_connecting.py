@@ -22,6 +22,8 @@ from quota_router.core.health import CooldownSource, FailureKind
 SOON_S = 0.2
 PATIENT_S = 3_600
 """Nothing ends by this in a test."""
+BOUND_S = 20
+"""By this a test that would wait for it fails."""
 
 
 class Names(AbstractResolver):
@@ -225,7 +227,8 @@ async def test_f04_where_others_remain_nobody_waits_long_for_a_connection(shared
     """
     monkeypatch.setattr(router, "CONNECT_SOON_S", SOON_S)
     async with open_beside(tmp_path, shared[1], connect_timeout_s=PATIENT_S) as between:
-        told = await ask(between, "full")
+        async with asyncio.timeout(BOUND_S):
+            told = await ask(between, "full")
         assert (told.status, told.ours("provider")) == (200, "well-1")
 
 
