@@ -2,7 +2,7 @@
 Every fault has a test, and every test that names a fault names one that is known.
 
 The tests themselves stand by subject: `test_faults_connecting`, `test_faults_answers`, `test_faults_refusals`,
-`test_faults_readings`, and among what else is to be said of falling back in `test_fallback`.
+`test_faults_readings`; and among what else is to be said of falling back in `test_fallback`, of quota endpoints in `test_polling`.
 """
 
 import ast

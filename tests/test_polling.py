@@ -138,7 +138,7 @@ async def test_an_endpoint_is_asked_at_its_interval_and_not_before(plane, vendor
     await vendor.asked(QUOTA, 2)
 
 
-async def test_less_headroom_is_believed_at_once_and_more_when_it_was_confirmed_twice(plane, vendor, clock):
+async def test_f28_less_headroom_is_believed_at_once_and_more_when_it_was_confirmed_twice(plane, vendor, clock):
     """A feed that jumps down and back must not give headroom away (threats finding 7)."""
     await begin(plane, clock)
     await told(plane, 0.4)
@@ -152,7 +152,7 @@ async def test_less_headroom_is_believed_at_once_and_more_when_it_was_confirmed_
         await told(plane, 0.7 if times < READINGS_KEPT else 0.1)
 
 
-async def test_a_refused_call_overrides_an_endpoint_that_promises_headroom(tmp_path, vendor, clock):
+async def test_f28_a_refused_call_overrides_an_endpoint_that_promises_headroom(tmp_path, vendor, clock):
     """Two polls after a refusal still say that almost nothing is used; the rung stays out."""
     vendor.say(QUOTA, used(5))
 
@@ -374,7 +374,7 @@ async def hang_up(request):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-async def test_what_goes_wrong_keeps_the_last_word_and_its_age_and_benches_nobody(plane, vendor, clock, answer, cause, status):
+async def test_f27_what_goes_wrong_keeps_the_last_word_and_its_age_and_benches_nobody(plane, vendor, clock, answer, cause, status):
     await begin(plane, clock)
     await told(plane, 0.4)
     vendor.say(QUOTA, answer)
