@@ -5,8 +5,11 @@ Law: the gate tries the same examples in every run, however slow the machine is:
 tries others each time, and remembers those that failed: `pytest --hypothesis-profile=night`.
 """
 
+import functools
+
 import database_kit
 import pytest
+from cli_kit import move_in, run_here
 from hypothesis import settings
 
 settings.register_profile("night", deadline=None)
@@ -48,3 +51,16 @@ def module_postgres():
     database_kit.use(database_kit.POSTGRES)
     yield
     database_kit.use(database_kit.SQLITE)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user who has nothing yet, in a directory of his own."""
+    move_in(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process: it says what it printed, and how it ended."""
+    return functools.partial(run_here, capsys)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from quota_router import __version__
-from quota_router.cli import changing, database, ledger, looking, serving, showing, watching
+from quota_router.cli import catalog, changing, database, ledger, looking, serving, showing, watching
 from quota_router.cli.common import Common, ConfigOption, JsonOption, tell
 from quota_router.errors import QuotaRouterError
 
@@ -59,8 +59,10 @@ for command in (
     looking.route,
     looking.usage,
     changing.apply,
+    catalog.export,
 ):
     app.command()(command)
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(database.app, name="db")
 

@@ -8,7 +8,6 @@ Never: writes in a dry run, not even a new ledger.
 
 import asyncio
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,8 @@ import typer
 
 from quota_router.cli.client import Client, find_daemon, path_of
 from quota_router.cli.common import CommandFailed, Common, ConfigOption, Exit, JsonOption, common_of
-from quota_router.cli.output import configure_logs, print_json
+from quota_router.cli.output import print_json
+from quota_router.cli.without_daemon import open_lane
 
 if TYPE_CHECKING:
     from quota_router.config import Loaded
@@ -81,29 +81,6 @@ def _through(daemon: Client, own: "Loaded", given: "Loaded", *, dry_run: bool, p
 
 
 async def _on_ledger(own: "Loaded", wanted: "Catalog", *, dry_run: bool, prune: bool) -> "list[Change]":
-    """
-    Apply directly, under the ledger's lock.
-
-    Raises:
-        LedgerLocked: a daemon has it after all, at another address.
-        LedgerError, ConfigError: as the store says.
-    """
-    configure_logs()
-    from quota_router.store.lane import Lane  # noqa: PLC0415 -- loaded by now
-    from quota_router.store.migrate import check, upgrade  # noqa: PLC0415 -- likewise
-    from quota_router.store.open import Durability, exists, open_engines  # noqa: PLC0415 -- likewise
-
-    settings = own.settings
-    with tempfile.TemporaryDirectory() as scratch:
-        is_there = exists(settings.database_url)
-        # A dry run on a ledger that is not there yet happens on one that is thrown away.
-        url = settings.database_url if is_there or not dry_run else f"sqlite+aiosqlite:///{scratch}/ledger.db"
-        async with open_engines(url, Durability(settings.durability)) as engines:
-            if is_there and dry_run:
-                problems = await check(engines.write)
-                if problems:
-                    raise CommandFailed(problems[0])
-            else:
-                await upgrade(engines.write)
-            async with Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s) as lane:
-                return await lane.edit_catalog(wanted, prune=prune, dry_run=dry_run)
+    """Apply directly, under the ledger's lock. Raises what `open_lane` and the store say."""
+    async with open_lane(own.settings, dry_run=dry_run) as lane:
+        return await lane.edit_catalog(wanted, prune=prune, dry_run=dry_run)

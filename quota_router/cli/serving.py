@@ -92,7 +92,7 @@ def init(
         typer.echo(text, nl=False)
         typer.echo("Next: write it to a file with `quota-router init --path quota-router.toml`.", err=True)
         return
-    _write(path, text, force=force)
+    write_private(path, text, force=force)
     if common.as_json:
         print_json({"path": str(path), "text": text})
         return
@@ -101,7 +101,8 @@ def init(
     typer.echo(f"then run `quota-router serve --config {shown}`.")
 
 
-def _write(path: Path, text: str, *, force: bool) -> None:
+def write_private(path: Path, text: str, *, force: bool) -> None:
+    """Write a file that only its owner reads. Raises `CommandFailed`: it is there already, or cannot be written."""
     try:
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ from quota_router.core.naming import fail
 from quota_router.core.pricing import PriceTable, Rates, pusd_per_token
 from quota_router.errors import KeyPath
 
-_PRICES = {
+PRICES = {
     "cost_per_million_input": "input_pusd",
     "cost_per_million_output": "output_pusd",
     "cost_per_million_cache_read": "cache_read_pusd",
@@ -22,6 +22,7 @@ _PRICES = {
     "cost_per_million_cache_write_1h": "cache_write_1h_pusd",
     "cost_per_million_reasoning": "reasoning_pusd",
 }
+"""Which rate each key of the file states."""
 _VERSION_DIGITS = 12
 """Hex digits of a price's version: enough to tell the prices of one file apart."""
 _LARGEST_PRICE_PUSD = 10**15
@@ -30,11 +31,11 @@ _LARGEST_PRICE_PUSD = 10**15
 
 def build_price(table: Mapping[str, Any], path: KeyPath) -> PriceTable | None:
     """The price that a block or an attachment states; `None`: it states none."""
-    rates = {rate: _pusd(table[key], (*path, key)) for key, rate in _PRICES.items() if key in table}
+    rates = {rate: _pusd(table[key], (*path, key)) for key, rate in PRICES.items() if key in table}
     if not rates:
         return None
     for key in ("cost_per_million_input", "cost_per_million_output"):
-        if _PRICES[key] not in rates:
+        if PRICES[key] not in rates:
             fail(path, f"{key} is missing beside the other prices: add it, even if it is 0.")
     numbers = ",".join(f"{rate}={pusd}" for rate, pusd in rates.items())
     version = sha256(numbers.encode()).hexdigest()[:_VERSION_DIGITS]

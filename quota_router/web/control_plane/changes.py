@@ -1,5 +1,5 @@
 """
-Making the catalog what a file says: the daemon's own, or one that is sent.
+Making the catalog what a file says: the daemon's own, or one that is sent. And the way back: the catalog as such a file.
 
 Law: all of it or nothing, in one transaction; what changed is answered, row by row.
 Never: reads a file whose path a request names.
@@ -10,6 +10,8 @@ from http import HTTPMethod
 
 from aiohttp import web
 
+from quota_router.core.exported import export_catalog
+from quota_router.core.toml_text import write_toml
 from quota_router.errors import BodyTooLarge, InvalidRequest
 from quota_router.store.catalog import Change
 from quota_router.web.bodies import read_body
@@ -30,7 +32,11 @@ class ReloadAsked(Strict):
 def routes() -> list[Route]:
     """List what changes the catalog."""
     paths = {"/api/v1/reload": _reload, "/api/v1/apply": _apply}
-    return [Route(method=HTTPMethod.POST, path=path, handler=handler, scope=Scope.ADMIN) for path, handler in paths.items()]
+    return [
+        *(Route(method=HTTPMethod.POST, path=path, handler=handler, scope=Scope.ADMIN) for path, handler in paths.items()),
+        # References to credentials, variables of commands and digests of tokens stand in it: not for every reader.
+        Route(method=HTTPMethod.GET, path="/api/v1/export", handler=_export, scope=Scope.ADMIN),
+    ]
 
 
 async def _reload(request: web.Request) -> web.Response:
@@ -52,6 +58,12 @@ async def _apply(request: web.Request) -> web.Response:
         # It would be a catalog of nothing: a slip of the pen must not disable every provider.
         raise InvalidRequest("The body is empty. Send the catalog as TOML.")
     return answer(_show(await request.app[SERVICES].apply_text(text, asked.get("dry_run", False), asked.get("prune", False))))
+
+
+async def _export(request: web.Request) -> web.Response:
+    read_query(request, {})
+    tables, left_out = export_catalog(request.app[SERVICES].lane.catalog)
+    return answer({"text": write_toml(tables), "left_out": left_out})
 
 
 def _show(changes: Iterable[Change]) -> dict[str, object]:
