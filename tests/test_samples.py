@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quota_router.config import load
+from quota_router.config import load, parse_catalog
 from quota_router.core.catalog import Family, OnUnusable, Stage
 from quota_router.core.conditions import Facts, ProviderStatus
 from quota_router.core.desired import build_catalog
@@ -117,3 +117,12 @@ def test_a_sample_has_no_key_of_its_own(sample):
     text = sample.read_text()
     assert tomllib.loads(text)
     assert "sk-" not in text
+
+
+def test_row_3_9_the_chapter_on_fallback_shows_a_file_that_loads():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    chapter = readme.partition("## Fallback\n")[2].partition("\n## ")[0]
+    text = chapter.partition("```toml\n")[2].partition("```")[0]
+    found = build_catalog(parse_catalog(text, "README"))
+    assert ladder(found, "claude-sonnet-4-5") == [("work", "claude-sonnet-4-5"), ("home", "claude-sonnet-4-5")]
+    assert {rung.priority for rung in found.models["claude-sonnet-4-5"].attachments} == {0}

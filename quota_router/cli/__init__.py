@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from quota_router import __version__
-from quota_router.cli import catalog, changing, database, ledger, looking, serving, showing, watching
+from quota_router.cli import catalog, changing, database, importing, ledger, looking, serving, showing, watching
 from quota_router.cli.common import Common, ConfigOption, JsonOption, tell
 from quota_router.errors import QuotaRouterError
 
@@ -65,6 +65,7 @@ for command in (
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(database.app, name="db")
+app.add_typer(importing.app, name="import")
 
 
 def main(arguments: list[str] | None = None) -> None:

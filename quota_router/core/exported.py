@@ -60,7 +60,7 @@ def export_catalog(catalog: Catalog, *, pollers: Collection[str] = ()) -> tuple[
         "routing": _routing(catalog),
         "workflows": {name: workflow_table(found) for name, found in catalog.workflows.items() if found.enabled},
     }
-    left_out = _place_quotas(desired, catalog) + _leave_out_what_leads_nowhere(desired, pollers)
+    left_out = _place_quotas(desired, catalog) + leave_out_what_leads_nowhere(desired, pollers)
     return {key: tables for key, tables in desired.items() if tables}, left_out
 
 
@@ -264,8 +264,13 @@ def _place_quotas(desired: Table, catalog: Catalog) -> list[str]:
     return left_out
 
 
-def _leave_out_what_leads_nowhere(desired: Table, pollers: Collection[str]) -> list[str]:
-    """Take out entry by entry what could not be built again: it names what is disabled or gone."""
+def leave_out_what_leads_nowhere(desired: Table, pollers: Collection[str] = ()) -> list[str]:
+    """
+    Take out entry by entry what could not be built: it names what is disabled, gone, or never was.
+
+    Returns:
+        a sentence for each.
+    """
     left_out = []
     while True:
         try:
