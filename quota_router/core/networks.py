@@ -23,8 +23,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from quota_router.core.catalog import Catalog, Network
-from quota_router.errors import Forbidden
+from quota_router.core.catalog import Network
 
 Address: TypeAlias = IPv4Address | IPv6Address
 AddressRange: TypeAlias = IPv4Network | IPv6Network
@@ -136,24 +135,6 @@ def judge_url(url: str, network: Network, allow: tuple[str, ...] = ()) -> str | 
     elif network is Network.PUBLIC and parts.scheme == "http":
         refusal = _judge_plain_http(parts.hostname, port, allow)
     return refusal
-
-
-def refuse_new_networks(wanted: Catalog, present: Catalog) -> None:
-    """
-    Keep private addresses and programs out of reach of the API: they are set in the file on the host only.
-
-    Raises:
-        Forbidden: a provider's network is other than public, or it runs a program, and not as it stands.
-    """
-    for provider in wanted.providers.values():
-        known = present.providers.get(provider.name)
-        runs = (provider.command, provider.credential_ref)
-        if provider.is_command and (known is None or runs != (known.command, known.credential_ref)):
-            raise Forbidden(f"Provider {provider.name!r} runs a command: set that in the file on the host.")
-        reach = (provider.network, provider.allow, provider.base_url)
-        is_open = provider.network is Network.PUBLIC and not provider.allow
-        if not is_open and (known is None or reach != (known.network, known.allow, known.base_url)):
-            raise Forbidden(f"Provider {provider.name!r} reaches beyond public networks: set that in the file on the host.")
 
 
 @lru_cache(maxsize=_PERMITS_CACHED)
