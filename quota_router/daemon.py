@@ -47,6 +47,7 @@ from quota_router.store.open import Durability, open_engines
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
 from quota_router.store.spill import claim_spill
+from quota_router.store.trail import FILE, Signature, Trail
 from quota_router.underway import Underway
 from quota_router.upkeep import follow_edits, hang_up, reconcile, sweep
 from quota_router.waiting import WaitingRoom
@@ -173,15 +174,15 @@ async def open_daemon(
         outbound = await stack.enter_async_context(open_outbound(environ, clock, _bounds(settings)))
         router = _build_router(lane, outbound, settings, credential_of, clock, own)
 
-        async def reload(dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- two words of one request
-            return await _apply_file(loaded.path, environ, lane, own, dry_run=dry_run, prune=prune)
+        async def reload(dry_run: bool, prune: bool, by: str) -> list[Change]:  # noqa: FBT001 -- three words of one request
+            return await _apply_file(loaded.path, environ, lane, own, dry_run=dry_run, prune=prune, by=by)
 
-        async def apply_text(text: str, dry_run: bool, prune: bool) -> list[Change]:  # noqa: FBT001 -- likewise
+        async def apply_text(text: str, dry_run: bool, prune: bool, by: str) -> list[Change]:  # noqa: FBT001 -- likewise
             wanted, present = _build(config.parse_catalog(text, SENT_FILE), text, SENT_FILE), lane.catalog
             # Routers are the host's file's alone: text that is silent about them leaves them as they are.
             wanted = replace(wanted, routers=wanted.routers or present.routers)
             refuse_host_only(wanted, present, settings.api_networks)
-            return await lane.edit_catalog(wanted, dry_run=dry_run, prune=prune)
+            return await lane.edit_catalog(wanted, dry_run=dry_run, prune=prune, signature=Signature(admin=by))
 
         pollers = Pollers(lane=lane, upstream=outbound.upstream, credential_of=credential_of, clock=clock, draw=random.random)
         services = Services(
@@ -199,6 +200,9 @@ async def open_daemon(
             max_body_bytes=settings.max_body_bytes,
             reload=reload,
             apply_text=apply_text,
+            trail=Trail(engines.read),
+            api_networks=settings.api_networks,
+            check_reference=config.check_reference,
         )
         app = build_app(services, Authenticator(admin_token), (host, *settings.allowed_hosts))
         sites = await stack.enter_async_context(answering(app, sockets))
@@ -258,7 +262,7 @@ async def _serve(daemon: Daemon, loaded: config.Loaded, say: Callable[[str], Non
 async def _reload(daemon: Daemon) -> None:
     """Read the file again after SIGHUP; one that cannot be applied changes nothing."""
     try:
-        log_changes(await daemon.services.reload(False, False))  # noqa: FBT003 -- neither dry nor pruning
+        log_changes(await daemon.services.reload(False, False, FILE))  # noqa: FBT003 -- neither dry nor pruning
     except (ConfigError, LedgerError) as error:
         log.warning("the file was not applied", action="reload_failed", reason=error.message)
 
@@ -269,13 +273,13 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _apply_file(
-    path: Path | None, environ: Mapping[str, str], lane: Lane, own: OwnRouters, *, dry_run: bool, prune: bool
+    path: Path | None, environ: Mapping[str, str], lane: Lane, own: OwnRouters, *, dry_run: bool, prune: bool, by: str
 ) -> list[Change]:
     """Make the catalog and the routers what the file says by now: all of it, or nothing."""
     loaded = config.load(path, environ)
     desired = build_desired(loaded)
     routers = await asyncio.to_thread(load_own, loaded, desired)
-    changes = await lane.edit_catalog(desired, dry_run=dry_run, prune=prune)
+    changes = await lane.edit_catalog(desired, dry_run=dry_run, prune=prune, signature=Signature(admin=by))
     own.routers = own.routers if dry_run else routers
     return changes
 

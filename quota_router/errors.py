@@ -17,10 +17,12 @@ Never: carries a secret, a prompt, or an upstream's own text.
                 UnknownCall
             MethodNotAllowed        405
             Conflict                409   an idempotency key or a hold that has already been answered differently
+            Stale                   412   the row was edited since the editor read it
             BodyTooLarge            413
             BodyTooSlow             408   in `web/bodies`
             EncodingRefused         415
             Misdirected             421   a Host we do not answer for
+            VersionMissing          428   an edit without If-Match
             DeadlinePassed          408   the caller's own time ran out
             CallerGone              499   the caller hung up: nobody reads this
             NoUsableProvider        400, 403, 429 or 503: carries every rung's reason, and when to come back
@@ -149,6 +151,20 @@ class Conflict(RequestError):
         super().__init__(message)
         self.call_id = call_id
         self.state = state
+
+
+class Stale(RequestError):
+    """This was edited since you read it. Read it again, then edit that."""
+
+    status = 412
+    code = "stale"
+
+
+class VersionMissing(RequestError):
+    """An edit names the version it was made on: send `If-Match` with the `ETag` you read."""
+
+    status = 428
+    code = "version_missing"
 
 
 class BodyTooLarge(RequestError):

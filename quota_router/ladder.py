@@ -315,7 +315,7 @@ def find_model(name: str | None, catalog: Catalog) -> Model:
     if model is not None:
         return model
     known = catalog.models.get(asked)
-    if known is not None and known.enabled:
+    if known is not None and (known.enabled or not known.attachments):
         raise UnknownModel(f"The model {asked!r} has no explicit provider attachments configured.")
     raise UnknownModel(f"No model {asked!r} is served here. `GET /v1/models` lists the models.")
 

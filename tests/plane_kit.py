@@ -53,6 +53,10 @@ class Plane:
             assert b"Traceback" not in text
             return Told(status=answer.status, headers=lower, body=json.loads(text))
 
+    async def admin(self, method: str, path: str, body: Any = None, **headers: str) -> Told:
+        """Ask as the admin."""
+        return await self.ask(method, f"/api/v1/{path}", body, token=ADMIN_TOKEN, **headers)
+
     async def read(self, path: str) -> Told:
         """Ask as the one who reads."""
         return await self.ask("GET", path, token=TOKENS["reader"])
@@ -60,13 +64,26 @@ class Plane:
 
 @asynccontextmanager
 async def open_plane(
-    folder: Path, catalog: str, clock: Clock, environ: dict[str, str] | None = None, *, ledger: Path | None = None
+    folder: Path,
+    catalog: str,
+    clock: Clock,
+    environ: dict[str, str] | None = None,
+    *,
+    server: str = "",
+    ledger: Path | None = None,
 ) -> AsyncIterator[Plane]:
-    """Serve *catalog*, a file without its `[server]`; the callers are added. *ledger*: the folder of a ledger that others share."""
+    """
+    Serve *catalog*, a file without its `[server]`; the callers are added.
+
+    Args:
+        folder: where the file and the state lie.
+        server: lines to add to `[server]`.
+        ledger: the folder of a ledger that others share.
+    """
     file = folder / "quota-router.toml"
-    server = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(ledger or folder)}"\n'
-    server += 'durability = "process"\nretries_lone = 0\n'
-    file.write_text(server + CALLERS + catalog)
+    head = f'[server]\nlisten = "127.0.0.1:0"\ndatabase = "{url_of(ledger or folder)}"\n'
+    head += f'durability = "process"\nretries_lone = 0\n{server}\n'
+    file.write_text(head + catalog + CALLERS)
     variables = {"QUOTA_ROUTER_ADMIN_TOKEN": ADMIN_TOKEN, "XDG_STATE_HOME": str(folder), **(environ or {})}
     async with (
         open_daemon(config.load(file, variables), variables, clock=clock) as daemon,

@@ -259,9 +259,16 @@ async def test_a_path_that_is_not_served_is_a_404(between, method, path):
     check_refused(await between.fetch(method, path), path, 404)
 
 
+def methods_of(path):
+    """What some route takes at an address of that kind: a name may have slashes, so that one path may look like another."""
+    address = re.sub(r"\{.*?\}", "x", path)
+    patterns = [(route.method, re.sub(r"\{\w+(:(.*?))?\}", lambda part: part[2] or "[^/]+", route.path)) for route in all_routes()]
+    return {str(method) for method, pattern in patterns if re.fullmatch(pattern, address)}
+
+
 @pytest.mark.parametrize("path", [*CALLS, "/v1/models", *sorted({route.path for route in OTHERS})])
 async def test_a_method_that_a_path_does_not_take_is_a_405(between, path):
-    for method in ("DELETE", "PATCH", "OPTIONS", "PUT"):
+    for method in sorted({"DELETE", "PATCH", "OPTIONS", "PUT", "POST"} - methods_of(path)):
         check_refused(await between.fetch(method, re.sub(r"\{.*?\}", "x", path)), path, 405)
 
 

@@ -1,6 +1,7 @@
 """The control plane of a whole daemon: what an operator reads, and how the catalog is made what a file says."""
 
 import asyncio
+import re
 from datetime import timedelta
 
 import pytest
@@ -113,6 +114,17 @@ async def test_a_provider_is_told_in_the_shape_of_the_contract(shared):
         "enabled": True,
         "has_credential": True,
         "network": "loopback",
+        "allow": [],
+        "billing": "metered",
+        "model": None,
+        "reserve": "0",
+        "pause_at": None,
+        "pace": False,
+        "quota_sources": ["headers"],
+        "pollers": [],
+        "command": False,
+        "paused": False,
+        "paused_reason": "",
         "models": 1,
         "status": "ok",
         "managed_by": "file",
@@ -127,7 +139,17 @@ async def test_a_model_is_told_with_its_ladder_in_order_also_by_a_name_with_a_sl
     assert [item["name"] for item in page["items"]] == ["lab/m", "n"]
     for path in ("models/lab%2Fm", "models/lab/m"):
         assert await read(shared, path) == page["items"][0]
-    rung = {"priority": 0, "weight": 1, "enabled": True, "has_credential": True, "status": "ok"}
+    rung = {
+        "description": "",
+        "family": "openai",
+        "priority": 0,
+        "weight": 1,
+        "prices": {},
+        "unmetered": False,
+        "enabled": True,
+        "has_credential": True,
+        "status": "ok",
+    }
     assert page["items"][0] == {
         "name": "lab/m",
         "display_name": "",
@@ -135,11 +157,13 @@ async def test_a_model_is_told_with_its_ladder_in_order_also_by_a_name_with_a_sl
         "strategy": "priority",
         "aliases": ["m"],
         "capabilities": ["code"],
+        "tags": [],
         "context_tokens": 1000,
         "max_output_tokens": 100,
         "fallbacks": ["n"],
+        "prices": {"cost_per_million_input": "1", "cost_per_million_output": "2"},
         "attachments": [
-            {**rung, "provider": "one", "display_name": "One", "upstream_model": "lab/m"},
+            {**rung, "provider": "one", "display_name": "One", "description": "the first", "upstream_model": "lab/m"},
             {**rung, "provider": "two", "display_name": "", "upstream_model": "m-2", "priority": 1, "weight": 3},
         ],
         "usable": True,
@@ -249,6 +273,8 @@ async def test_a_limit_is_told_with_what_its_window_has_taken(plane):
         "remaining": 500_000_000 - 180_000,
         "window_start": "2026-10-31T23:00:00.000000Z",
         "window_end": "2026-11-30T23:00:00.000000Z",
+        "managed_by": "file",
+        "version": 1,
     }
     assert tokens == {
         "name": "shared/tokens/5h",
@@ -265,6 +291,8 @@ async def test_a_limit_is_told_with_what_its_window_has_taken(plane):
         "remaining": 835,
         "window_start": "2026-11-20T12:00:00.000000Z",
         "window_end": "2026-11-20T17:00:00.000000Z",
+        "managed_by": "file",
+        "version": 1,
     }
 
 
@@ -374,7 +402,7 @@ async def test_the_state_of_things_at_a_glance(shared):
 @shares
 @pytest.mark.parametrize("route", [r for r in all_routes() if r.path.startswith("/api/")], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_path_is_closed_to_whoever_lacks_its_scope(shared, route):
-    path = route.path.replace("{id}", "x").replace("{name:.+}", "x")
+    path = re.sub(r"\{.*?\}", "x", route.path)
     lacking = TOKENS["ci"] if route.scope is Scope.READ else TOKENS["reader"]
     assert (await shared.ask(route.method, path, token=lacking)).status == 403
     assert (await shared.ask(route.method, path, token="nobody")).status == 401

@@ -287,7 +287,7 @@ def test_the_gate_uses_the_command_of_the_readme():
 
 
 def test_every_path_and_no_other_is_in_the_readme():
-    told = {word for title in ("Calls", "Decisions over HTTP", "Reads and probes") for word in keys(title)}
+    told = {word for title in ("Calls", "Decisions over HTTP", "Reads and probes", "Editing") for word in keys(title)}
     assert told == {f"{route.method} {route.path}" for route in all_routes()}
 
 

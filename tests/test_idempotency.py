@@ -153,7 +153,7 @@ async def test_the_callers_own_mistake_keeps_its_key_and_a_refusal_of_ours_does_
         assert_names(await house.ask(dialect, key="mistake"), mistaken.call_id, "failed", dialect)
         for cap, status in ((0, 429), (0, 429), (100, 200), (100, 409)):
             write_config(tmp_path, catalog_of(house.sim, cap))
-            await house.daemon.services.reload(False, False)
+            await house.daemon.services.reload(False, False, "admin")
             told = await house.ask(dialect, key="refused")
             assert told.status == status, told
         unknown = await ask(house.http, house.daemon.url, dialect, "nobody", **{"Idempotency-Key": "gone", **AUTH})
@@ -220,7 +220,7 @@ async def test_a_decision_that_is_refused_frees_its_key(life, tmp_path):
     async with life() as house:
         for cap, status in ((0, 429), (100, 201), (0, 201)):
             write_config(tmp_path, catalog_of(house.sim, cap))
-            await house.daemon.services.reload(False, False)
+            await house.daemon.services.reload(False, False, "admin")
             assert (await house.say("/api/v1/route", SMALL, key="k"))[0] == status
         assert len(read_disk(tmp_path).holds) == 1
 

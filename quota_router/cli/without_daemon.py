@@ -8,7 +8,6 @@ Never: makes a ledger to look at one.
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quota_router.cli.common import CommandFailed
@@ -66,4 +65,4 @@ async def read_catalog(settings: "ServerSettings", own: "Catalog") -> "Catalog":
     if not exists(settings.database_url):
         raise CommandFailed(f"There is no ledger at {show(settings.database_url)} yet: `quota-router serve` makes it.")
     async with open_lane(settings, dry_run=True) as lane:
-        return replace(lane.catalog, default_model=own.default_model, timezone=own.timezone, routers=own.routers)
+        return lane.catalog.with_settings_of(own)

@@ -19,7 +19,14 @@ import platformdirs
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from quota_router.config.credentials import ADMIN_TOKEN, ADMIN_TOKEN_FILE, Credentials, admin_token, keep_admin_token
+from quota_router.config.credentials import (
+    ADMIN_TOKEN,
+    ADMIN_TOKEN_FILE,
+    Credentials,
+    admin_token,
+    check_reference,
+    keep_admin_token,
+)
 from quota_router.config.lines import line_of
 from quota_router.config.problems import describe, explain, find_problem, find_syntax_problem, refuse
 from quota_router.config.shapes import FileShape, ServerSettings, ServerTable
@@ -30,6 +37,7 @@ __all__ = [
     "Loaded",
     "ServerSettings",
     "admin_token",
+    "check_reference",
     "explain",
     "find_file",
     "keep_admin_token",

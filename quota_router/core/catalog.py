@@ -6,7 +6,7 @@ Never: keeps a secret (credentials are references), nor knows what an upstream s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
@@ -313,6 +313,10 @@ class Catalog:
         object.__setattr__(self, "rule_book", book)
         object.__setattr__(self, "_by_alias", by_alias)
         object.__setattr__(self, "_limits_by_subject", by_subject)
+
+    def with_settings_of(self, other: "Catalog") -> "Catalog":
+        """This snapshot with what comes from a daemon's own file: default model, zone and routers of *other*."""
+        return replace(self, default_model=other.default_model, timezone=other.timezone, routers=other.routers)
 
     def find_model(self, name: str) -> Model | None:
         """

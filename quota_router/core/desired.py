@@ -6,7 +6,7 @@ Never: reads a file or a secret, nor guesses: a name that is not known is an err
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -57,21 +57,36 @@ def _callers(desired: Mapping[str, Any]) -> dict[str, Caller]:
     callers: dict[str, Caller] = {}
     for index, table in enumerate(desired.get("callers", ())):
         path, name = ("callers", index), table["name"]
-        check_name("caller", name, (*path, "name"))
         if name == ADMIN or name in callers:
             fail((*path, "name"), f"caller {name!r} is there already: give this one another name.")
-        # A digest of the wrong length is not echoed: it is probably the token itself.
-        if not _DIGEST.fullmatch(table["token_sha256"]):
-            fail((*path, "token_sha256"), "token_sha256 is the SHA-256 of the token in 64 hex digits, not the token.")
-        digest = table["token_sha256"].lower()
-        twin = next((caller.name for caller in callers.values() if caller.token_sha256 == digest), None)
-        if twin is not None:
-            fail((*path, "token_sha256"), f"caller {twin!r} has the same token: give each caller its own.")
-        scopes = tuple(table.get("scopes", ("call",)))
-        for place, scope in enumerate(scopes):
-            check_known("scope", scope, SCOPES, (*path, "scopes", place))
-        callers[name] = Caller(name=name, token_sha256=digest, scopes=scopes)
+        callers[name] = build_caller(name, table, callers.values(), path)
     return callers
+
+
+def build_caller(name: str, table: Mapping[str, Any], others: Iterable[Caller], path: KeyPath) -> Caller:
+    """
+    Build one caller.
+
+    Args:
+        name: what limits and `usage` call it.
+        table: `[[callers]]`, its shape already checked.
+        others: whose tokens are taken.
+        path: of the table.
+
+    Raises:
+        ConfigError: what is wrong, with its key path. A digest is not echoed: it may be the token itself.
+    """
+    check_name("caller", name, (*path, "name"))
+    if not _DIGEST.fullmatch(table["token_sha256"]):
+        fail((*path, "token_sha256"), "token_sha256 is the SHA-256 of the token in 64 hex digits, not the token.")
+    digest = table["token_sha256"].lower()
+    twin = next((caller.name for caller in others if caller.token_sha256 == digest and caller.name != name), None)
+    if twin is not None:
+        fail((*path, "token_sha256"), f"caller {twin!r} has the same token: give each caller its own.")
+    scopes = tuple(table.get("scopes", ("call",)))
+    for place, scope in enumerate(scopes):
+        check_known("scope", scope, SCOPES, (*path, "scopes", place))
+    return Caller(name=name, token_sha256=digest, scopes=scopes)
 
 
 def _default_model(routing: Mapping[str, Any], models: Mapping[str, Model]) -> str | None:

@@ -35,19 +35,44 @@ def build_limits(
         ConfigError: what is wrong, with its key path.
     """
     limits: dict[str, Limit] = {}
-    known = _known_subjects(providers, models, callers)
+    known = known_subjects(providers, models, callers)
     for index, table in enumerate(desired.get("budgets", ())):
         path: KeyPath = ("budgets", index)
-        check_name("budget", table["name"], (*path, "name"))
-        _check_subject(table["subject"], known, (*path, "subject"))
-        _add(limits, _limit(table, path, name=table["name"], kind=Kind.BUDGET, subject=table["subject"]), (*path, "name"))
+        _add(limits, build_budget(table["name"], table, known, path), (*path, "name"))
     for provider, owner in desired.get("providers", {}).items():
         account = providers[provider].account
         for index, table in enumerate(owner.get("quotas", ())):
             path = ("providers", provider, "quotas", index)
-            quota = _limit(table, path, name="", kind=Kind.QUOTA, subject=f"account:{account}")
-            _add(limits, quota, path)
+            _add(limits, build_quota(account, table, path), path)
     return tuple(limits.values())
+
+
+def build_budget(name: str, table: Mapping[str, Any], known: Mapping[str, Collection[str]], path: KeyPath) -> Limit:
+    """
+    Build one budget.
+
+    Args:
+        name: of the budget.
+        table: `[[budgets]]`, its shape already checked.
+        known: of `known_subjects`.
+        path: of the table.
+
+    Raises:
+        ConfigError: what is wrong, with its key path.
+    """
+    check_name("budget", name, (*path, "name"))
+    _check_subject(table["subject"], known, (*path, "subject"))
+    return _limit(table, path, name=name, kind=Kind.BUDGET, subject=table["subject"])
+
+
+def build_quota(account: str, table: Mapping[str, Any], path: KeyPath) -> Limit:
+    """
+    Build one quota of an account; it is named by account, unit and window.
+
+    Raises:
+        ConfigError: what is wrong, with its key path.
+    """
+    return _limit(table, path, name="", kind=Kind.QUOTA, subject=f"account:{account}")
 
 
 def _add(limits: dict[str, Limit], limit: Limit, path: KeyPath) -> None:
@@ -124,11 +149,12 @@ def _check_subject(subject: str, known: Mapping[str, Collection[str]], path: Key
         check_known(kind, name, known[kind], path)
 
 
-def _known_subjects(
+def known_subjects(
     providers: Mapping[str, Provider],
     models: Mapping[str, Model],
     callers: Collection[str],
 ) -> dict[str, Collection[str]]:
+    """What a limit may be set on, by the word before the colon; labels are free."""
     return {
         "provider": providers,
         "account": {provider.account for provider in providers.values()},

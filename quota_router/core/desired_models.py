@@ -66,6 +66,29 @@ def build_models(desired: Mapping[str, Any], providers: Mapping[str, Provider]) 
     return models
 
 
+def build_model(name: str, table: Mapping[str, Any], providers: Mapping[str, Provider], others: Mapping[str, Model]) -> Model:
+    """
+    Build one model beside *others*, which may have one of its name.
+
+    Args:
+        name: what callers ask for.
+        table: `[[models]]`, its shape already checked.
+        providers: what it may be attached to.
+        others: whose names and aliases are taken, and which may be its fallbacks.
+
+    Raises:
+        ConfigError: what is wrong, with its key path below `("models", name)`.
+    """
+    block = _Block(path=("models", name), table={**table, "name": name})
+    model = _model(name, [block], providers, {})
+    beside = {other: known for other, known in others.items() if other != name}
+    owners = {alias: known.name for known in beside.values() for alias in known.aliases}
+    if name in owners:
+        fail((*block.path, "name"), f"{name!r} is an alias of model {owners[name]!r} already: choose another name.")
+    _check_references({**beside, name: model}, {name: [block]}, owners)
+    return model
+
+
 def find_model_name(name: str, models: Mapping[str, Model]) -> str | None:
     """The model of that name or alias; `None`: there is none."""
     return name if name in models else next((model.name for model in models.values() if name in model.aliases), None)
@@ -254,9 +277,11 @@ def _pool_rung(entry: Mapping[str, Any], providers: Mapping[str, Provider], path
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def _check_references(models: Mapping[str, Model], blocks: Mapping[str, Sequence[_Block]]) -> None:
-    """Aliases stand for one model each and hide none; fallbacks exist."""
-    owners: dict[str, str] = {}
+def _check_references(
+    models: Mapping[str, Model], blocks: Mapping[str, Sequence[_Block]], taken: Mapping[str, str] | None = None
+) -> None:
+    """Aliases stand for one model each and hide none; fallbacks exist. *taken*: whose the aliases are that there are already."""
+    owners = dict(taken or {})
     for block in (block for found in blocks.values() for block in found):
         name = block.table["name"]
         for place, alias in enumerate(block.table.get("aliases", ())):

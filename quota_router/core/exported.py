@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, assert_never
 
 from quota_router.core.catalog import (
     DEFAULT_MODEL,
@@ -30,6 +30,7 @@ from quota_router.core.desired_prices import PRICES
 from quota_router.core.desired_providers import build_provider
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable, format_usd
+from quota_router.core.references import Value
 from quota_router.core.shares import show_decimal
 from quota_router.core.vendors import VENDORS
 from quota_router.core.words import OnUnusable, Strategy
@@ -151,7 +152,7 @@ def model_table(model: Model) -> Table:
         "max_output_tokens": model.max_output_tokens,
         "fallbacks": list(model.fallbacks) or None,
     }
-    return {key: value for key, value in said.items() if value is not None} | _price_keys(model.price)
+    return {key: value for key, value in said.items() if value is not None} | price_keys(model.price)
 
 
 def attachments_list(model: Model) -> list[Any]:
@@ -177,11 +178,12 @@ def _rung_entry(rung: Attachment, priority: int | None) -> str | Table:
         "unmetered": rung.unmetered or None,
         "enabled": None if rung.enabled else False,
     }
-    table = {key: value for key, value in said.items() if value is not None} | _price_keys(rung.price)
+    table = {key: value for key, value in said.items() if value is not None} | price_keys(rung.price)
     return {"provider": rung.provider, **table} if table else rung.provider
 
 
-def _price_keys(price: PriceTable | None) -> Table:
+def price_keys(price: PriceTable | None) -> Table:
+    """A price that was stated, by the keys of the file; empty where none was."""
     if price is None:
         return {}
     rates = price.tiers[0][1]
@@ -244,6 +246,28 @@ def _routing(catalog: Catalog) -> Table:
         **({"routers": list(catalog.routers)} if catalog.routers else {}),
         **({"rules": rules} if rules else {}),
     }
+
+
+def show_row(value: Value) -> Table:
+    """A row in words, for whoever reads its history: as the file would say it, and how it stands. Nothing that must stay unseen."""
+    match value:
+        case Provider():
+            table = provider_table(value)
+            hidden = {"env": sorted(table["env"])} if "env" in table else {}
+            paused = {"paused": True, "paused_reason": value.paused_reason} if value.paused else {}
+            return {**table, **hidden, **paused}
+        case Model():
+            return {**model_table(value), "enabled": value.enabled}
+        case Limit():
+            return {**limit_table(value), "subject": value.subject, "kind": str(value.kind)}
+        case Caller():
+            return {"scopes": list(value.scopes), "enabled": value.enabled}
+        case RoutingRule():
+            return {**rule_table(value), "rank": value.rank, "enabled": value.enabled}
+        case Workflow():
+            return {**workflow_table(value), "enabled": value.enabled}
+        case _:
+            assert_never(value)
 
 
 # --- what the file has no words for -------------------------------------------------------------------------------------

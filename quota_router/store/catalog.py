@@ -39,8 +39,19 @@ from quota_router.store.tables import (
     rules,
     workflows,
 )
+from quota_router.store.trail import FILE, Line, Signature, last_version, write_trail
 
-__all__ = ["Action", "Change", "RowKind", "apply_catalog", "load_catalog"]
+__all__ = [
+    "Action",
+    "Change",
+    "RowKind",
+    "apply_catalog",
+    "catalog_of",
+    "load_catalog",
+    "read_epoch",
+    "read_shelf",
+    "write_changes",
+]
 
 _TABLES: dict[RowKind, Table] = {
     RowKind.PROVIDER: providers,
@@ -58,7 +69,13 @@ def load_catalog(conn: Connection) -> Catalog:
 
     `default_model` is `default` where a pool made such a model, else `None`: what the file says overrides it.
     """
-    return catalog_of(_read(conn), conn.execute(select(epochs.c.value).where(epochs.c.name == "catalog")).scalar_one())
+    return catalog_of(read_shelf(conn), read_epoch(conn))
+
+
+def read_epoch(conn: Connection) -> int:
+    """How many edits there were."""
+    epoch: int = conn.execute(select(epochs.c.value).where(epochs.c.name == "catalog")).scalar_one()
+    return epoch
 
 
 def catalog_of(shelf: Shelf, epoch: int) -> Catalog:
@@ -82,7 +99,9 @@ def catalog_of(shelf: Shelf, epoch: int) -> Catalog:
         raise LedgerError(f"The routing rules in the ledger cannot be read: {exc}") from exc
 
 
-def apply_catalog(conn: Connection, desired: Catalog, now: datetime, *, prune: bool = False) -> list[Change]:
+def apply_catalog(
+    conn: Connection, desired: Catalog, now: datetime, *, prune: bool = False, signature: Signature | None = None
+) -> list[Change]:
     """
     Make the rows managed by the file what *desired* says. The caller owns the one write transaction this runs in.
 
@@ -96,7 +115,7 @@ def apply_catalog(conn: Connection, desired: Catalog, now: datetime, *, prune: b
         ConfigError: the file names a row, or takes an alias or a token, that is managed through the API, or attaches a model
             to a provider that does not exist. Nothing was written.
     """
-    shelf = _read(conn)
+    shelf = read_shelf(conn)
     wanted = by_kind(desired) | {
         RowKind.MODEL: {name: rows.in_stored_order(model) for name, model in desired.models.items()},
         RowKind.PROVIDER: {name: _still_paused(provider, shelf) for name, provider in desired.providers.items()},
@@ -105,7 +124,7 @@ def apply_catalog(conn: Connection, desired: Catalog, now: datetime, *, prune: b
     changes = list(compare(wanted, shelf, prune=prune))
     # From here on it must succeed.
     if changes:
-        _write(conn, changes, wanted, shelf, now)
+        write_changes(conn, changes, wanted, shelf, now, signature or Signature(admin=FILE))
     return changes
 
 
@@ -117,7 +136,8 @@ def _still_paused(provider: Provider, shelf: Shelf) -> Provider:
     return replace(provider, paused=stored.value.paused, paused_reason=stored.value.paused_reason)
 
 
-def _read(conn: Connection) -> Shelf:
+def read_shelf(conn: Connection) -> Shelf:
+    """Read every row of the catalog."""
     found = {
         table: conn.execute(select(table).order_by(*table.primary_key)).all()
         for table in (*_TABLES.values(), model_aliases, attachments)
@@ -145,22 +165,31 @@ def _read(conn: Connection) -> Shelf:
     }
 
 
-def _write(conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf, now: datetime) -> None:
+def write_changes(
+    conn: Connection, changes: list[Change], wanted: Wanted, shelf: Shelf, now: datetime, signature: Signature
+) -> None:
+    """Write *changes*, which are not none, let the epoch grow, and put it all on the trail."""
     _make_room(conn, changes)
+    lines = []
     for change in changes:
+        stored, value = shelf[change.kind].get(change.name), wanted[change.kind].get(change.name)
+        version = None if stored is None else stored.version
         match change.action:
             case Action.ADDED | Action.CHANGED:
-                value = wanted[change.kind][change.name]
-                _put(conn, change, rows.row_of(value) | {"managed_by": value.managed_by}, shelf, now)
+                assert value is not None
+                row = rows.row_of(value) | {"managed_by": value.managed_by}
+                version = _put(conn, change, row, stored, now)
                 if isinstance(value, Model):
                     _put_parts(conn, value, change, now)
             case Action.DISABLED:
-                _put(conn, change, {"enabled": 0}, shelf, now)
-            case Action.PRUNED:
+                version = _put(conn, change, {"enabled": 0}, stored, now)
+            case Action.PRUNED | Action.DELETED:
                 pass
             case _:
                 assert_never(change.action)
+        lines.append(Line(change=change, before=None if stored is None else stored.value, after=value, version=version))
     conn.execute(update(epochs).where(epochs.c.name == "catalog").values(value=epochs.c.value + 1))
+    write_trail(conn, lines, signature, now)
 
 
 def _make_room(conn: Connection, changes: list[Change]) -> None:
@@ -173,29 +202,33 @@ def _make_room(conn: Connection, changes: list[Change]) -> None:
     def names(kind: RowKind, *actions: Action) -> list[str]:
         return [change.name for change in changes if change.kind is kind and change.action in actions]
 
-    pruned = {kind: names(kind, Action.PRUNED) for kind in RowKind}
-    touched = names(RowKind.MODEL, Action.CHANGED, Action.DISABLED, Action.PRUNED)
+    deleted = (Action.PRUNED, Action.DELETED)
+    pruned = {kind: names(kind, *deleted) for kind in RowKind}
+    touched = names(RowKind.MODEL, Action.CHANGED, Action.DISABLED, *deleted)
     moved = [c.name for c in changes if c.kind is RowKind.MODEL and "attachments" in c.fields]
     conn.execute(delete(model_aliases).where(model_aliases.c.model.in_(touched)))
     conn.execute(delete(attachments).where(attachments.c.model.in_(moved + pruned[RowKind.MODEL])))
     # Models before the providers they were attached to.
     conn.execute(delete(models).where(models.c.name.in_(pruned[RowKind.MODEL])))
     conn.execute(delete(providers).where(providers.c.name.in_(pruned[RowKind.PROVIDER])))
-    conn.execute(delete(callers).where(callers.c.name.in_(names(RowKind.CALLER, Action.PRUNED, Action.CHANGED))))
+    conn.execute(delete(callers).where(callers.c.name.in_(names(RowKind.CALLER, *deleted, Action.CHANGED))))
     for kind in (RowKind.LIMIT, RowKind.RULE, RowKind.WORKFLOW):
         conn.execute(delete(_TABLES[kind]).where(_TABLES[kind].c.name.in_(pruned[kind])))
 
 
-def _put(conn: Connection, change: Change, row: dict[str, Any], shelf: Shelf, now: datetime) -> None:
-    table, stored = _TABLES[change.kind], shelf[change.kind].get(change.name)
+def _put(conn: Connection, change: Change, row: dict[str, Any], stored: Stored | None, now: datetime) -> int:
+    """Write one row, and return its version: never one that a row of this name had before."""
+    table = _TABLES[change.kind]
     if stored is None:
-        conn.execute(insert(table).values(**row, created_at=now, updated_at=now))
-        return
+        version = last_version(conn, change.kind, change.name) + 1
+        conn.execute(insert(table).values(**row, version=version, created_at=now, updated_at=now))
+        return version
     version = stored.version + 1
     if change.kind is RowKind.CALLER and change.action is Action.CHANGED:
         conn.execute(insert(table).values(**row, version=version, created_at=stored.created_at, updated_at=now))
-        return
-    conn.execute(update(table).where(table.c.name == change.name).values(**row, version=version, updated_at=now))
+    else:
+        conn.execute(update(table).where(table.c.name == change.name).values(**row, version=version, updated_at=now))
+    return version
 
 
 def _put_parts(conn: Connection, model: Model, change: Change, now: datetime) -> None:

@@ -11,10 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from quota_router.core.catalog import Caller, Catalog, ManagedBy, Model, Provider, RoutingRule, Workflow
-from quota_router.core.conditions import compile_kept
+from quota_router.core.catalog import Caller, Catalog, ManagedBy, Model
 from quota_router.core.limits import Limit
-from quota_router.errors import ConfigError
+from quota_router.core.references import Reference, Value, names_in
+from quota_router.errors import ConfigError, Conflict
 
 
 class Action(StrEnum):
@@ -25,6 +25,8 @@ class Action(StrEnum):
     DISABLED = "disabled"
     """gone from the file, or still needed by a row that is not the file's to delete"""
     PRUNED = "pruned"
+    DELETED = "deleted"
+    """over the API"""
 
 
 class RowKind(StrEnum):
@@ -58,9 +60,6 @@ class Change:
         return {"action": self.action, "kind": self.kind, "name": self.name, "fields": self.fields, "text": self.describe()}
 
 
-Value = Provider | Model | Limit | Caller | RoutingRule | Workflow
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A row as a value, and what only the row knows."""
@@ -72,8 +71,6 @@ class Stored:
     created_at: datetime
 
 
-_BY_PROVIDER = ("provider_status", "headroom")
-"""Fields of conditions that are asked of a provider."""
 _OF_THE_ROW = frozenset({"managed_by", "version"})
 """Fields that a row keeps for itself."""
 
@@ -158,10 +155,34 @@ def compare(wanted: Wanted, shelf: Shelf, *, prune: bool) -> Iterator[Change]:
                 yield Change(action=Action.DISABLED, kind=kind, name=name)
 
 
-def _needed(wanted: Wanted, shelf: Shelf, *, prune: bool) -> set[tuple[RowKind, str]]:
+def compare_edited(wanted: Wanted, shelf: Shelf, before: Wanted) -> Iterator[Change]:
+    """
+    Every row in which an edited catalog differs from the one it was made of, which shows less than is stored.
+
+    Raises:
+        Conflict: a new row has the name of one that is stored and not shown: a limit that the file once had.
+    """
+    for kind, values in wanted.items():
+        for name, value in values.items():
+            stored = shelf[kind].get(name)
+            if stored is None:
+                yield Change(action=Action.ADDED, kind=kind, name=name)
+            elif name not in before[kind]:
+                raise Conflict(
+                    f"There was a {kind} {name!r} in the configuration file, and its row is kept. Choose another name, or let"
+                    " `quota-router apply --prune` delete it."
+                )
+            elif different := _differences(value, stored):
+                yield Change(action=Action.CHANGED, kind=kind, name=name, fields=different)
+        for name in before[kind]:
+            if name not in values:
+                yield Change(action=Action.DELETED, kind=kind, name=name)
+
+
+def _needed(wanted: Wanted, shelf: Shelf, *, prune: bool) -> set[Reference]:
     """What rows that stay are made of: it may be disabled, but not deleted."""
     theirs = [stored.value for found in shelf.values() for stored in found.values() if not is_files(stored)]
-    needed = {named for value in theirs for named in names_in(value)}
+    needed: set[Reference] = {named for value in theirs for named in names_in(value)}
     known = list(shelf[RowKind.MODEL].values())
     for stored in known:
         if any((RowKind.MODEL, alias) in needed for _, alias in _unique_marks(stored.value)):
@@ -170,23 +191,6 @@ def _needed(wanted: Wanted, shelf: Shelf, *, prune: bool) -> set[tuple[RowKind, 
     gone = {s.value.name for s in known if prune and is_files(s) and (RowKind.MODEL, s.value.name) not in needed}
     staying = [s.value for s in known if s.value.name not in wanted[RowKind.MODEL] and s.value.name not in gone]
     return needed | {(RowKind.PROVIDER, provider) for _, provider in _attached((*wanted[RowKind.MODEL].values(), *staying))}
-
-
-def names_in(value: Value) -> set[tuple[RowKind, str]]:
-    """The rows that a value names, attachments apart. A model may be named by an alias."""
-    match value:
-        case Model():
-            return {(RowKind.MODEL, name) for name in value.fallbacks}
-        case RoutingRule():
-            named = {(RowKind.PROVIDER, value.provider), (RowKind.MODEL, value.model)}
-            looked_at = compile_kept(value.condition).fields
-            asked = {(RowKind.PROVIDER, name) for field in _BY_PROVIDER for name in looked_at.get(field, ())}
-            asked |= {(RowKind.LIMIT, name) for name in looked_at.get("budget_used", ())}
-            return {(kind, name) for kind, name in named if name is not None} | asked
-        case Workflow():
-            return {(RowKind.MODEL, stage.model) for stage in value.stages}
-        case _:
-            return set()
 
 
 def _differences(value: Value, stored: Stored) -> tuple[str, ...]:

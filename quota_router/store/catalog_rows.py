@@ -31,9 +31,9 @@ from quota_router.core.catalog import (
 from quota_router.core.commands import CommandSpec
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable
+from quota_router.core.references import Value
 from quota_router.core.shares import from_ppm, show_decimal, to_ppm
 from quota_router.core.words import ManagedBy, OnUnusable, Strategy
-from quota_router.store.catalog_changes import Value
 
 Reader = Callable[[Row[Any]], Value]
 

@@ -30,6 +30,7 @@ from quota_router.store.spill import Spill, Spilled
 from quota_router.store.state import State
 from quota_router.store.tenure import Job, Tenure
 from quota_router.store.tickets import Ticket
+from quota_router.store.trail import Signature
 from quota_router.store.writer import Edit, RolledBack, Writer
 
 BATCH_MAX = 256
@@ -169,7 +170,9 @@ class Lane:
         """Return a copy of the present that nobody changes any more."""
         return await self.run(Copy())
 
-    async def edit_catalog(self, desired: Catalog, *, prune: bool = False, dry_run: bool = False) -> list[Change]:
+    async def edit_catalog(
+        self, desired: Catalog, *, prune: bool = False, dry_run: bool = False, signature: Signature | None = None
+    ) -> list[Change]:
         """
         Make the catalog what the file says, in one transaction, and project the balances of every limit that changed.
 
@@ -177,6 +180,7 @@ class Lane:
             desired: what the file says.
             prune: delete rows that the file no longer names, instead of disabling them.
             dry_run: work the changes out and roll back.
+            signature: who asked for it; `None`: nobody, the daemon read its own file.
 
         Raises:
             ConfigError: the file contradicts rows that it does not own.
@@ -184,7 +188,7 @@ class Lane:
         """
 
         def edit(conn: Connection, now: datetime) -> list[Change]:
-            changes = apply_catalog(conn, desired, now, prune=prune)
+            changes = apply_catalog(conn, desired, now, prune=prune, signature=signature)
             if dry_run:
                 raise RolledBack(changes)
             moved = {change.name for change in changes if change.kind == "limit"}

@@ -19,6 +19,7 @@ from quota_router.errors import (
     BodyTooLarge,
     CallerGone,
     EncodingRefused,
+    InvalidRequest,
     NoUsableProvider,
     QuotaRouterError,
     RequestError,
@@ -96,6 +97,8 @@ def _problem(error: QuotaRouterError, call_id: str) -> Mapping[str, object]:
         "code": error.code,
         "call_id": call_id,
     }
+    if isinstance(error, InvalidRequest) and error.param is not None:
+        problem["param"] = error.param
     if isinstance(error, NoUsableProvider):
         problem |= {"outcome": "none_usable", "rungs": error.rungs, "retry_after_s": error.retry_after_s}
     return problem

@@ -18,6 +18,7 @@ from quota_router.router import Router
 from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
 from quota_router.store.reports import Reports
+from quota_router.store.trail import Trail
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,10 +59,15 @@ class Services:
     stale_after_s: float
     """how old a reading may be before it is marked"""
     max_body_bytes: int
-    reload: Callable[[bool, bool], Awaitable[list[Change]]]
-    """read the daemon's own file again (dry_run, prune)"""
-    apply_text: Callable[[str, bool, bool], Awaitable[list[Change]]]
-    """apply a catalog written as TOML (text, dry_run, prune); raises `Forbidden` for what only the host's file may say"""
+    reload: Callable[[bool, bool, str], Awaitable[list[Change]]]
+    """read the daemon's own file again (dry_run, prune, who asked)"""
+    apply_text: Callable[[str, bool, bool, str], Awaitable[list[Change]]]
+    """apply a catalog written as TOML (text, dry_run, prune, who asked); `Forbidden` for what only the host's file may say"""
+    trail: Trail
+    api_networks: tuple[str, ...]
+    """beyond public ones, the networks that the API may let providers into"""
+    check_reference: Callable[[str], object]
+    """raises `ValueError`, with a sentence that does not repeat it, when a text is no reference to a credential"""
     is_draining: bool = False
 
 

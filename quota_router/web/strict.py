@@ -6,7 +6,7 @@ come, the answer is a refusal and never a crash.
 Never: repeats a value in a refusal.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -23,6 +23,8 @@ from quota_router.web.bodies import read_body
 
 BODY_MAX_BYTES = 262_144
 """Of a JSON body on these planes: the largest holds an upstream's error."""
+FORMS = ("<name>", "<table>", "<tier>")
+"""What shapes call the forms that a value may be sent in."""
 KEY_MAX_CHARS = 256
 _SHOWN_CHARS = 64
 """Of a name that somebody else wrote."""
@@ -121,6 +123,13 @@ def page_limit(text: str) -> int:
     return int(text)
 
 
+def printable(text: str) -> str:
+    """A word without control characters."""
+    if not text.isprintable():
+        raise ValueError("must be printable.")
+    return text
+
+
 def flag(text: str) -> bool:
     """`true` or `false`."""
     if text not in {"true", "false"}:
@@ -160,6 +169,8 @@ def _refusal(details: ErrorDetails, shape: type[Strict]) -> MalformedBody | Inva
     kind, path = details["type"], details["loc"]
     if kind == "json_invalid":
         return MalformedBody()
+    # The last part of an unknown field is a word of the sender's, whatever it looks like.
+    path = (*_without_forms(path[:-1]), path[-1]) if kind == "extra_forbidden" else _without_forms(path)
     param = ".".join(str(part)[:_SHOWN_CHARS] for part in path)
     if kind == "extra_forbidden":
         known = _fields_at(shape, path[:-1])
@@ -171,20 +182,30 @@ def _refusal(details: ErrorDetails, shape: type[Strict]) -> MalformedBody | Inva
     return InvalidRequest(f"`{param}`: {must}{said}." if param else f"{said[:1].upper()}{said[1:]}.", param=param or None)
 
 
+def _without_forms(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A path as the sender knows it: shapes with several forms put the form's own name into it."""
+    return tuple(part for part in path if part not in FORMS)
+
+
 def _fields_at(shape: type[Strict], path: tuple[str | int, ...]) -> list[str]:
     """The names that the shape knows at *path*."""
     for part in path:
-        field = shape.model_fields.get(str(part))
-        inner = [kind for kind in _kinds(field.annotation if field else None) if issubclass(kind, Strict)]
+        if isinstance(part, int):
+            continue
+        field = shape.model_fields.get(part)
+        inner = list(_shapes(field.annotation)) if field else []
         if not inner:
             return []
         shape = inner[0]
     return sorted(shape.model_fields)
 
 
-def _kinds(annotation: Any) -> list[type]:  # noqa: ANN401 -- whatever stands behind a colon
-    parts = getattr(annotation, "__args__", (annotation,))
-    return [part for part in parts if isinstance(part, type)]
+def _shapes(annotation: Any) -> Iterator[type[Strict]]:  # noqa: ANN401 -- whatever stands behind a colon
+    """Every shape in an annotation, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _shapes(part)
 
 
 def _shown(name: str) -> str:

@@ -6,7 +6,6 @@ Never: shows a credential or its reference.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPMethod
 from typing import Any
@@ -15,12 +14,15 @@ from aiohttp import web
 
 from quota_router import __version__
 from quota_router.core.catalog import Attachment, Catalog, Model, Provider
+from quota_router.core.edits.common import find
+from quota_router.core.exported import price_keys
 from quota_router.core.limits import Limit, Unit
 from quota_router.core.pricing import format_usd
-from quota_router.errors import NotFound, did_you_mean
+from quota_router.core.shares import show_decimal
 from quota_router.store.reports import show_instant
 from quota_router.store.state import State
 from quota_router.store.survey import Status, Survey
+from quota_router.web.control_plane.editing import Shown, tell_row
 from quota_router.web.control_plane.live import show_providers, take_survey
 from quota_router.web.control_plane.pages import show_page
 from quota_router.web.routes import SERVICES, Route, Scope, Services
@@ -33,8 +35,10 @@ def routes() -> list[Route]:
         "/api/v1/providers": _list_providers,
         "/api/v1/providers/{name:.+}": _tell_provider,
         "/api/v1/models": _list_models,
+        "/api/v1/models/{name:.+}/attachments": _list_attachments,
         "/api/v1/models/{name:.+}": _tell_model,
         "/api/v1/limits": _list_limits,
+        "/api/v1/limits/{name:.+}": _tell_limit,
         "/api/v1/status": _tell_status,
     }
     return [Route(method=HTTPMethod.GET, path=path, handler=handler, scope=Scope.READ) for path, handler in paths.items()]
@@ -48,11 +52,7 @@ async def _list_providers(request: web.Request) -> web.Response:
 
 async def _tell_provider(request: web.Request) -> web.Response:
     read_query(request, {})
-    survey, catalog = await _survey(request.app[SERVICES])
-    provider = catalog.providers.get(request.match_info["name"])
-    if provider is None:
-        raise _not_found("provider", request.match_info["name"], catalog.providers)
-    return answer(_show_provider(provider, survey, _count_models(catalog)))
+    return tell_row(await show_provider(request.app[SERVICES], request.match_info["name"]))
 
 
 async def _list_models(request: web.Request) -> web.Response:
@@ -62,11 +62,12 @@ async def _list_models(request: web.Request) -> web.Response:
 
 async def _tell_model(request: web.Request) -> web.Response:
     read_query(request, {})
-    survey, catalog = await _survey(request.app[SERVICES])
-    model = catalog.models.get(request.match_info["name"])
-    if model is None:
-        raise _not_found("model", request.match_info["name"], catalog.models)
-    return answer(_show_model(model, survey))
+    return tell_row(await show_model(request.app[SERVICES], request.match_info["name"]))
+
+
+async def _list_attachments(request: web.Request) -> web.Response:
+    read_query(request, {})
+    return tell_row(await show_attachments(request.app[SERVICES], request.match_info["name"]))
 
 
 async def _list_limits(request: web.Request) -> web.Response:
@@ -74,6 +75,11 @@ async def _list_limits(request: web.Request) -> web.Response:
     state, now = await services.lane.snapshot(), services.clock()
     limits = {limit.name: limit for limit in state.catalog.limits}
     return answer(show_page(request, limits, lambda limit: _show_limit(limit, state, now)))
+
+
+async def _tell_limit(request: web.Request) -> web.Response:
+    read_query(request, {})
+    return tell_row(await show_limit(request.app[SERVICES], request.match_info["name"]))
 
 
 async def _tell_status(request: web.Request) -> web.Response:
@@ -101,9 +107,35 @@ async def _survey(services: Services) -> tuple[Survey, Catalog]:
     return survey, survey.state.catalog
 
 
-def _not_found(what: str, name: str, known: Iterable[str]) -> NotFound:
-    shown = repr(name[:100]) if name.isprintable() else "of that name"
-    return NotFound(f"There is no {what} {shown}: {did_you_mean(name, known)}")
+# --- one of them --------------------------------------------------------------------------------------------------------
+
+
+async def show_provider(services: Services, name: str) -> Shown:
+    """A provider and its version. Raises `NotFound`."""
+    survey, catalog = await _survey(services)
+    provider = find("provider", name, catalog.providers)
+    return _show_provider(provider, survey, _count_models(catalog)), provider.version
+
+
+async def show_model(services: Services, name: str) -> Shown:
+    """A model with its attachments in order, and its version. Raises `NotFound`."""
+    survey, catalog = await _survey(services)
+    model = find("model", name, catalog.models)
+    return _show_model(model, survey), model.version
+
+
+async def show_attachments(services: Services, name: str) -> Shown:
+    """A model's attachments in order, and the model's version. Raises `NotFound`."""
+    survey, catalog = await _survey(services)
+    model = find("model", name, catalog.models)
+    return {"items": [_show_attachment(rung, model, survey) for rung in model.attachments], "next": None}, model.version
+
+
+async def show_limit(services: Services, name: str) -> Shown:
+    """A limit with what its window has taken, and its version. Raises `NotFound`."""
+    state = await services.lane.snapshot()
+    limit = find("limit", name, {known.name: known for known in state.catalog.limits})
+    return _show_limit(limit, state, services.clock()), limit.version
 
 
 # --- shapes -------------------------------------------------------------------------------------------------------------
@@ -125,6 +157,17 @@ def _show_provider(provider: Provider, survey: Survey, counts: Counter[str]) -> 
         "enabled": provider.enabled,
         "has_credential": survey.holds_credential(provider),
         "network": provider.network,
+        "allow": provider.allow,
+        "billing": provider.billing,
+        "model": provider.default_upstream_model,
+        "reserve": show_decimal(provider.reserve),
+        "pause_at": None if provider.pause_at is None else show_decimal(provider.pause_at),
+        "pace": provider.pace,
+        "quota_sources": provider.quota_sources,
+        "pollers": [poller.name for poller in provider.pollers],
+        "command": provider.is_command,
+        "paused": provider.paused,
+        "paused_reason": provider.paused_reason,
         "models": counts[provider.name],
         "status": survey.status_of(provider),
         "managed_by": provider.managed_by,
@@ -140,9 +183,11 @@ def _show_model(model: Model, survey: Survey) -> dict[str, Any]:
         "strategy": model.strategy,
         "aliases": model.aliases,
         "capabilities": model.capabilities,
+        "tags": model.tags,
         "context_tokens": model.context_tokens,
         "max_output_tokens": model.max_output_tokens,
         "fallbacks": model.fallbacks,
+        "prices": price_keys(model.price),
         "attachments": [_show_attachment(attachment, model, survey) for attachment in model.attachments],
         "usable": _is_usable(model, survey),
         "managed_by": model.managed_by,
@@ -155,9 +200,13 @@ def _show_attachment(attachment: Attachment, model: Model, survey: Survey) -> di
     return {
         "provider": attachment.provider,
         "display_name": provider.display_name,
+        "description": provider.description,
+        "family": provider.family,
         "priority": attachment.priority,
         "weight": attachment.weight,
         "upstream_model": attachment.upstream_model,
+        "prices": price_keys(attachment.price),
+        "unmetered": attachment.unmetered,
         "enabled": attachment.enabled,
         "has_credential": survey.holds_credential(provider),
         "status": survey.status_of_rung(attachment, model),
@@ -188,4 +237,6 @@ def _show_limit(limit: Limit, state: State, now: datetime) -> dict[str, Any]:
         "remaining": gauge.remaining,
         "window_start": start and show_instant(start),
         "window_end": end and show_instant(end),
+        "managed_by": limit.managed_by,
+        "version": limit.version,
     }

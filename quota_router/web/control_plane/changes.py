@@ -15,7 +15,7 @@ from quota_router.core.toml_text import write_toml
 from quota_router.errors import BodyTooLarge, InvalidRequest
 from quota_router.store.catalog import Change
 from quota_router.web.bodies import read_body
-from quota_router.web.routes import SERVICES, Route, Scope
+from quota_router.web.routes import CALLER, SERVICES, Route, Scope
 from quota_router.web.strict import Strict, answer, flag, read_query, read_shape
 
 CATALOG_MAX_BYTES = 1_048_576
@@ -42,7 +42,7 @@ def routes() -> list[Route]:
 async def _reload(request: web.Request) -> web.Response:
     read_query(request, {})
     asked = await read_shape(request, ReloadAsked) if request.can_read_body else ReloadAsked()
-    return answer(_show(await request.app[SERVICES].reload(asked.dry_run, asked.prune)))
+    return answer(_show(await request.app[SERVICES].reload(asked.dry_run, asked.prune, request[CALLER].name)))
 
 
 async def _apply(request: web.Request) -> web.Response:
@@ -57,7 +57,8 @@ async def _apply(request: web.Request) -> web.Response:
     if not text.strip():
         # It would be a catalog of nothing: a slip of the pen must not disable every provider.
         raise InvalidRequest("The body is empty. Send the catalog as TOML.")
-    return answer(_show(await request.app[SERVICES].apply_text(text, asked.get("dry_run", False), asked.get("prune", False))))
+    dry_run, prune = asked.get("dry_run", False), asked.get("prune", False)
+    return answer(_show(await request.app[SERVICES].apply_text(text, dry_run, prune, request[CALLER].name)))
 
 
 async def _export(request: web.Request) -> web.Response:
