@@ -81,7 +81,7 @@ def test_it_says_its_version(command):
 def test_an_unknown_command_is_a_usage_error_that_knows_better(command):
     said = command("rute")
     assert said.returncode == Exit.USAGE
-    assert "Did you mean 'route'?" in said.stderr
+    assert "Did you mean 'route'" in said.stderr
 
 
 # --- init and env -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from quota_router import __version__
-from quota_router.cli import catalog, changing, database, importing, ledger, looking, serving, showing, watching
+from quota_router.cli import (
+    catalog,
+    changing,
+    database,
+    importing,
+    ledger,
+    limits,
+    looking,
+    models,
+    providers,
+    rules,
+    serving,
+    showing,
+    watching,
+)
 from quota_router.cli.common import Common, ConfigOption, JsonOption, tell
 from quota_router.errors import QuotaRouterError
 
@@ -62,10 +76,19 @@ for command in (
     catalog.export,
 ):
     app.command()(command)
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(database.app, name="db")
-app.add_typer(importing.app, name="import")
+for name, group in {
+    "providers": providers.app,
+    "models": models.app,
+    "attachments": models.attachments,
+    "limits": limits.app,
+    "callers": limits.callers,
+    "rules": rules.app,
+    "catalog": catalog.app,
+    "ledger": ledger.app,
+    "db": database.app,
+    "import": importing.app,
+}.items():
+    app.add_typer(group, name=name)
 
 
 def main(arguments: list[str] | None = None) -> None:

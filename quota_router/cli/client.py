@@ -74,6 +74,12 @@ class Client:
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key is not None else {})
         return self._accepted(self._ask("POST", path, json.dumps(value).encode(), headers, timeout_s=timeout_s))
 
+    def edit(self, method: str, path: str, value: object | None, version: int) -> Any:  # noqa: ANN401 -- likewise
+        """Edit the row that was read at *version*. Raises `CommandFailed`; also when somebody else was quicker."""
+        body = None if value is None else json.dumps(value).encode()
+        headers = {"If-Match": f'"{version}"'} | ({} if value is None else {"Content-Type": "application/json"})
+        return self._accepted(self._ask(method, path, body, headers))
+
     def post_toml(self, path: str, text: str, query: Mapping[str, str]) -> Any:  # noqa: ANN401 -- the API's JSON
         """Send a catalog written as TOML. Raises `CommandFailed`."""
         return self._accepted(self.ask("POST", f"{path}?{urlencode(query)}", text.encode(), "application/toml"))
@@ -88,7 +94,13 @@ class Client:
             raise
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, content_type: str | None = None, *, is_public: bool = False
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        *,
+        is_public: bool = False,
     ) -> Answer:
         """
         Ask, and return the answer whatever its status.

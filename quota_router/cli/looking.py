@@ -131,7 +131,7 @@ def route(  # noqa: PLR0913 -- one argument per option, as typer takes them
     if common.as_json:
         print_json(decision)
     elif explain or none_usable:
-        _print_rungs(decision["rungs"])
+        print_rungs(decision["rungs"])
     if none_usable:
         raise CommandFailed(decision["detail"], Exit.NONE_USABLE)
     if not common.as_json:
@@ -142,7 +142,8 @@ def _is_none_usable(answer: Answer) -> bool:
     return isinstance(answer.value, dict) and answer.value.get("outcome") == "none_usable"
 
 
-def _print_rungs(rungs: list[dict[str, Any]]) -> None:
+def print_rungs(rungs: list[dict[str, Any]]) -> None:
+    """Print a decision's rungs, with the reason and the numbers of each that was passed over."""
     rows = [
         (
             rung["provider"],
