@@ -33,7 +33,7 @@ ME = Signature(admin="me")
 
 def furnished(catalog):
     for name in NAMES:
-        catalog = providers.create_provider(catalog, name, TABLE, ())
+        catalog = providers.create_provider(catalog, name, TABLE, providers.Host())
     for name in ("m", "n"):
         catalog = models.create_model(catalog, name, {"attachments": list(NAMES)})
     return catalog
@@ -74,7 +74,7 @@ def plan_of(kind, name, value, seen):
     if kind == "title":
         version = frozenset([seen.providers[name].version])
         patch = {"display_name": f"title {value}"}
-        return partial(providers.change_provider, name=name, patch=patch, expected=version, networks=())
+        return partial(providers.change_provider, name=name, patch=patch, expected=version, host=providers.Host())
     return partial(providers.pause_provider, name=name, reason="")
 
 

@@ -431,6 +431,41 @@ async def test_the_daemon_reads_its_own_file_again(plane):
     assert (await plane.ask("POST", "/api/v1/reload", {}, token=ADMIN_TOKEN)).body == {"changes": []}
 
 
+NEW = """
+[providers.fresh]
+family = "openai"
+base_url = "http://127.0.0.1:9/v1"
+network = "loopback"
+credential = "none"
+[[models]]
+name = "fresh"
+provider = "fresh"
+cost_per_million_input = "1"
+cost_per_million_output = "2"
+[[routing.rules]]
+condition = "labels contains 'new'"
+model = "fresh"
+[workflows.new]
+stages = [{ name = "only", model = "fresh" }]
+"""
+
+
+async def test_row_3_6_providers_models_and_rules_change_without_a_restart(plane):
+    """The same daemon, asked before and after its file changed."""
+    asked = {**ASKED, "model": "fresh", "dry_run": True}
+    assert (await plane.ask("POST", "/api/v1/route", asked)).status == 404
+    plane.file.write_text(plane.file.read_text() + NEW)
+    told = await plane.ask("POST", "/api/v1/reload", token=ADMIN_TOKEN)
+    added = ["provider fresh", "model fresh", "rule file-1", "workflow new"]
+    assert [change["text"] for change in told.body["changes"]] == [f"added {row}" for row in added]
+    assert (await plane.ask("POST", "/api/v1/route", asked)).body["provider"] == "fresh"
+    tested = await plane.ask("POST", "/api/v1/rules/test", {**ASKED, "labels": ["new"]}, token=TOKENS["reader"])
+    assert (tested.body["model"], tested.body["rules"][0]["standing"]) == ("fresh", "first")
+    plane.file.write_text(plane.file.read_text().replace("labels contains 'new'", "labels contains 'old'"))
+    told = await plane.ask("POST", "/api/v1/reload", token=ADMIN_TOKEN)
+    assert [change["text"] for change in told.body["changes"]] == ["changed rule file-1 (condition)"]
+
+
 async def test_whoever_asks_while_the_catalog_changes_gets_an_answer(plane):
     """
     Between two snapshots there is no moment without one.

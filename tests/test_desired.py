@@ -70,6 +70,24 @@ def test_row_4_7_a_vendor_whose_addresses_are_the_operators_asks_for_one(vendor)
     assert (provider.vendor, provider.base_url, provider.credential_ref) == (vendor, address, f"env:{preset.key_env}")
 
 
+def test_row_0_5_providers_share_a_family_a_vendor_and_a_prefix():
+    """Two subscriptions of one vendor are two providers: each has its own credential and account, and nobody has to name them."""
+    catalog = build("""
+        [providers.work]
+        vendor = "anthropic"
+        credential = "env:WORK_KEY"
+        models = { "claude/sonnet" = "claude-sonnet-4-5" }
+        [providers.home]
+        vendor = "anthropic"
+        credential = "env:HOME_KEY"
+        models = { "claude/sonnet" = "claude-sonnet-4-5" }
+    """)
+    assert ladder(catalog, "claude/sonnet") == [("work", 0, 0, "claude-sonnet-4-5"), ("home", 1, 0, "claude-sonnet-4-5")]
+    work, home = catalog.providers["work"], catalog.providers["home"]
+    assert (work.family, work.vendor, work.base_url) == (home.family, home.vendor, home.base_url)
+    assert (work.account, work.credential_ref) != (home.account, home.credential_ref)
+
+
 def test_every_field_of_a_provider_may_be_given():
     provider = build("""
         [providers.p]

@@ -58,6 +58,7 @@ def test_there_is_room_for_as_many_rules_as_are_asked_anywhere():
         rules.change_rule(catalog, "r000", {}, None, 0)
 
 
+HOST = providers.Host()
 TABLE = {"base_url": "https://u.example", "credential": "none"}
 NAMES = ("a", "b", "c")
 EDITS = st.lists(
@@ -75,9 +76,9 @@ EDITS = st.lists(
 
 
 DONE_BY = {
-    "add": lambda of, name, family: providers.create_provider(of, name, {**TABLE, "family": family}, ()),
+    "add": lambda of, name, family: providers.create_provider(of, name, {**TABLE, "family": family}, HOST),
     "delete": lambda of, name, _: providers.delete_provider(of, name, None).catalog,
-    "family": lambda of, name, family: providers.change_provider(of, name, {"family": family}, None, ()),
+    "family": lambda of, name, family: providers.change_provider(of, name, {"family": family}, None, HOST),
     "model": lambda of, name, ladder: models.create_model(of, name, {"attachments": ladder}),
     "ladder": lambda of, name, ladder: models.change_model(of, name, {"attachments": ladder}, None),
     "tiers": lambda of, name, ladder: models.change_model(of, name, {"attachments": [ladder[:-1], ladder[-1]]}, None),

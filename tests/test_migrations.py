@@ -22,6 +22,7 @@ from pytest_alembic.tests import (  # noqa: F401 -- collected here: these are th
     test_upgrade,
 )
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import IntegrityError
 
 from quota_router.errors import LedgerError, SchemaNewer
 from quota_router.store import migrate
@@ -209,14 +210,14 @@ ATTACHED = "SELECT model, provider, priority, upstream_model FROM attachments OR
         pytest.param([("a", "anthropic", 1)], [], id="only another family"),
     ],
 )
-async def test_models_are_attached_to_their_familys_provider(engines, providers, attached):
+async def test_row_2_1_models_are_attached_to_their_familys_provider(engines, providers, attached):
     await move_to(engines.write, "0003")
     await run(engines.write, model("gpt", "openai"), *(provider(n, f, enabled=e) for n, f, e in providers))
     await migrate.upgrade(engines.write)
     assert await ask(engines.write, ATTACHED) == attached
 
 
-async def test_each_family_gets_its_own_and_the_providers_upstream_name(engines):
+async def test_row_2_1_each_family_gets_its_own_and_the_providers_upstream_name(engines):
     await move_to(engines.write, "0003")
     await run(
         engines.write,
@@ -231,7 +232,7 @@ async def test_each_family_gets_its_own_and_the_providers_upstream_name(engines)
     ]
 
 
-async def test_the_back_fill_leaves_attachments_that_are_there_and_takes_back_only_its_own(engines):
+async def test_row_2_1_the_back_fill_leaves_attachments_that_are_there_and_takes_back_only_its_own(engines):
     await move_to(engines.write, "0003")
     attach = (
         "INSERT INTO attachments (model, provider, priority, position, upstream_model, created_at, updated_at)"
@@ -245,6 +246,24 @@ async def test_the_back_fill_leaves_attachments_that_are_there_and_takes_back_on
     assert await ask(engines.write, ATTACHED) == [("gpt", "b", 3, "x"), ("new", "a", 0, "new")]
     await move_to(engines.write, "0003")
     assert await ask(engines.write, ATTACHED) == [("gpt", "b", 3, "x")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "constraint"),
+    [
+        ("'gpt', 'a', 1, 0, 'x'", "attachments.model, attachments.provider"),
+        ("'gpt', 'b', 0, 0, 'x'", "attachments.model, attachments.priority, attachments.position"),
+        ("'gpt', 'nobody', 1, 0, 'x'", "FOREIGN KEY"),
+        ("'nothing', 'b', 1, 0, 'x'", "FOREIGN KEY"),
+        ("'gpt', 'b', -1, 0, 'x'", "ck_attachments_priority_counted"),
+    ],
+)
+async def test_row_2_1_the_join_table_holds_no_rung_twice_nowhere_or_out_of_order(ledger, columns, constraint):
+    rung = "INSERT INTO attachments (model, provider, priority, position, upstream_model, created_at, updated_at) VALUES"
+    await run(ledger, model("gpt", "openai"), provider("a", "openai"), provider("b", "openai"))
+    await run(ledger, f"{rung} ('gpt', 'a', 0, 0, 'x', 5, 5)")
+    with pytest.raises(IntegrityError, match=constraint):
+        await run(ledger, f"{rung} ({columns}, 5, 5)")
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

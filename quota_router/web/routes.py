@@ -66,6 +66,8 @@ class Services:
     trail: Trail
     api_networks: tuple[str, ...]
     """beyond public ones, the networks that the API may let providers into"""
+    poller_presets: tuple[str, ...]
+    """quota endpoints that providers may name without describing them"""
     check_reference: Callable[[str], object]
     """raises `ValueError`, with a sentence that does not repeat it, when a text is no reference to a credential"""
     is_draining: bool = False

@@ -22,6 +22,16 @@ _DEPTH = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the daemon at hand lets the API say."""
+
+    networks: Collection[str] = ()
+    """beyond public ones: `[server] api_networks`"""
+    pollers: Collection[str] = ()
+    """the presets of quota endpoints that somebody reads"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
     """What went with a provider."""
 
@@ -34,9 +44,7 @@ class Deleted:
     """limits that are set on what is gone, and count nothing any more"""
 
 
-def create_provider(
-    catalog: Catalog, name: str, table: Mapping[str, Any], networks: Collection[str], pollers: Collection[str] = ()
-) -> Catalog:
+def create_provider(catalog: Catalog, name: str, table: Mapping[str, Any], host: Host) -> Catalog:
     """
     Add a provider.
 
@@ -44,26 +52,18 @@ def create_provider(
         catalog: as it is.
         name: of the new one.
         table: as `[providers.NAME]`.
-        networks: `[server] api_networks`.
-        pollers: the presets of quota endpoints that somebody reads.
+        host: what may be said.
 
     Raises:
         Conflict: there is one of that name. InvalidRequest: it cannot be. Forbidden: only the host's file may say that.
     """
     refuse_taken(_PROVIDER, name, catalog.providers)
     with as_request(_DEPTH):
-        provider = replace(build_provider(name, table, pollers), managed_by=ManagedBy.API)
-    return _put(catalog, provider, networks)
+        provider = replace(build_provider(name, table, host.pollers), managed_by=ManagedBy.API)
+    return _put(catalog, provider, host)
 
 
-def change_provider(
-    catalog: Catalog,
-    name: str,
-    patch: Mapping[str, Any],
-    expected: Expected,
-    networks: Collection[str],
-    pollers: Collection[str] = (),
-) -> Catalog:
+def change_provider(catalog: Catalog, name: str, patch: Mapping[str, Any], expected: Expected, host: Host) -> Catalog:
     """
     Change what *patch* says, and nothing else. An empty `model` takes the default upstream model away.
 
@@ -72,17 +72,17 @@ def change_provider(
             its old dialect.
     """
     before = find_editable(_PROVIDER, name, catalog.providers, expected)
-    table = {**provider_table(before, pollers), **patch}
+    table = {**provider_table(before, host.pollers), **patch}
     if "api_key_env" in patch or "credential" in patch:
         table.pop("credential" if "api_key_env" in patch else "api_key_env", None)
     if not table.get("model", "-"):
         del table["model"]
     _refuse_orphans(catalog, before, patch.get("family", before.family))
     with as_request(_DEPTH):
-        after = build_provider(name, table, pollers)
+        after = build_provider(name, table, host.pollers)
     _refuse_orphans(catalog, before, after.family)  # a vendor brings its family along
     after = replace(after, managed_by=before.managed_by, version=before.version)
-    return _put(catalog, replace(after, paused=before.paused, paused_reason=before.paused_reason), networks)
+    return _put(catalog, replace(after, paused=before.paused, paused_reason=before.paused_reason), host)
 
 
 def pause_provider(catalog: Catalog, name: str, reason: str) -> Catalog:
@@ -145,8 +145,8 @@ def _refuse_orphans(catalog: Catalog, provider: Provider, family: Family | str) 
         raise Conflict(f"The provider {provider.name!r} serves {where}: detach it there before it speaks {family}.")
 
 
-def _put(catalog: Catalog, provider: Provider, networks: Collection[str]) -> Catalog:
-    refuse_host_only(Catalog(providers={provider.name: provider}, routers=catalog.routers), catalog, networks)
+def _put(catalog: Catalog, provider: Provider, host: Host) -> Catalog:
+    refuse_host_only(Catalog(providers={provider.name: provider}, routers=catalog.routers), catalog, host.networks)
     return _with(catalog, provider)
 
 

@@ -25,7 +25,7 @@ from quota_router.web.control_plane.shapes import (
     ProviderCreated,
     said,
 )
-from quota_router.web.routes import SERVICES, Handler, Route, Scope
+from quota_router.web.routes import SERVICES, Handler, Route, Scope, Services
 from quota_router.web.strict import answer, read_query, read_shape
 
 PROVIDERS, MODELS, LIMITS = "/api/v1/providers", "/api/v1/models", "/api/v1/limits"
@@ -59,7 +59,7 @@ async def _create_provider(request: web.Request) -> web.Response:
     asked, services = await read_shape(request, ProviderCreated), request.app[SERVICES]
     table = said(asked, "name")
     check_credentials(request, table)
-    edited = await edit(request, partial(providers.create_provider, name=asked.name, table=table, networks=services.api_networks))
+    edited = await edit(request, partial(providers.create_provider, name=asked.name, table=table, host=_host(services)))
     return tell_created(PROVIDERS, asked.name, await show_provider(services, asked.name), edited)
 
 
@@ -68,10 +68,8 @@ async def _change_provider(request: web.Request) -> web.Response:
     expected, services, name = read_if_match(request), request.app[SERVICES], request.match_info["name"]
     patch = said(await read_shape(request, ProviderChanged))
     check_credentials(request, patch)
-    await edit(
-        request,
-        partial(providers.change_provider, name=name, patch=patch, expected=expected, networks=services.api_networks),
-    )
+    host = _host(services)
+    await edit(request, partial(providers.change_provider, name=name, patch=patch, expected=expected, host=host))
     return tell_row(await show_provider(services, name))
 
 
@@ -104,6 +102,10 @@ async def _delete_provider(request: web.Request) -> web.Response:
     (gone,) = told
     went = {"models_changed": gone.shortened, "models_disabled": gone.disabled, "limits_idle": gone.idle_limits}
     return answer({"deleted": name, **went})
+
+
+def _host(services: Services) -> providers.Host:
+    return providers.Host(networks=services.api_networks, pollers=services.poller_presets)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
