@@ -503,6 +503,16 @@ async def test_rules_stand_where_they_were_put_between_those_of_the_file(plane):
         assert (told.status, told.body["param"]) == (400, "position")
 
 
+async def test_an_idempotency_key_names_the_rule_that_was_made_not_those_that_made_room(plane):
+    """Where ranks run out, the rules around a new one move with it, in the same edit."""
+    for number in range(12):
+        body = {"condition": f"priority == {number + 10}", "strategy": "cheapest", "position": 2}
+        made = await plane.admin("POST", "rules", body, Idempotency_Key=f"k-{number}")
+        again = await plane.admin("POST", "rules", body, Idempotency_Key=f"k-{number}")
+        assert (again.body["id"], again.body["condition"]) == (made.body["id"], body["condition"])
+    assert any(line["action"] == "changed" for line in (await read(plane, "audit?kind=rule&limit=1000"))["items"])
+
+
 async def test_a_word_of_a_rule_is_taken_away_by_an_empty_text(plane):
     made = await plane.admin("POST", "rules", {"condition": "priority == 5", "model": "lab/m", "provider": "a", "reason": "x"})
     told = await edit(plane, item(made), {"provider": "", "reason": ""})

@@ -31,7 +31,7 @@ from quota_router.core.command_output import CLAUDE, CODEX
 from quota_router.core.commands import CommandSpec
 from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable, Rates
-from quota_router.errors import ConfigError, LedgerError
+from quota_router.errors import ConfigError, LedgerUnavailable
 from quota_router.store import migrate
 from quota_router.store.catalog import apply_catalog, load_catalog
 from quota_router.store.open import Durability, open_engines
@@ -476,7 +476,7 @@ async def test_a_rule_that_nobody_can_read_is_no_reason_to_route_without_it(appl
     await apply(rule(1))
     async with engines.write.begin() as conn:
         await conn.execute(update(rules).values(condition="a language of later versions"))
-    with pytest.raises(LedgerError, match="The routing rules in the ledger cannot be read: column"):
+    with pytest.raises(LedgerUnavailable, match="The routing rules in the ledger cannot be read: column"):
         await load()
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from quota_router.core.catalog import DEFAULT_MODEL, Catalog, ManagedBy, Model, Provider
 from quota_router.core.limits import Limit
-from quota_router.errors import LedgerError
+from quota_router.errors import LedgerUnavailable
 from quota_router.store import catalog_rows as rows
 from quota_router.store.catalog_changes import (
     Action,
@@ -96,7 +96,7 @@ def catalog_of(shelf: Shelf, epoch: int) -> Catalog:
             default_model=DEFAULT_MODEL if DEFAULT_MODEL in shelf[RowKind.MODEL] else None,
         )
     except ValueError as exc:  # rows that another program wrote: better no routing than another one
-        raise LedgerError(f"The routing rules in the ledger cannot be read: {exc}") from exc
+        raise LedgerUnavailable(f"The routing rules in the ledger cannot be read: {exc}") from exc
 
 
 def apply_catalog(

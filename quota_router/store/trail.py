@@ -6,7 +6,7 @@ edit that it was sent with, for ever.
 Never: a secret, or a line for what changed nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from quota_router.core.exported import show_row
 from quota_router.core.references import Value
 from quota_router.errors import LedgerUnavailable
-from quota_router.store.catalog_changes import Change
+from quota_router.store.catalog_changes import Action, Change
 from quota_router.store.cursors import read_cursor, write_cursor
 from quota_router.store.reports import PAGE_MAX, show_instant
 from quota_router.store.tables import audit
@@ -50,8 +50,10 @@ class Line:
     version: int | None
 
 
-def write_trail(conn: Connection, lines: Iterable[Line], signature: Signature, now: datetime) -> None:
-    """Write down what changed; the first line carries the key."""
+def write_trail(conn: Connection, lines: Sequence[Line], signature: Signature, now: datetime) -> None:
+    """Write down what changed. The row that was made carries the key, as others may have made room for it; else the first."""
+    made = (place for place, line in enumerate(lines, start=1) if line.change.action is Action.ADDED)
+    keyed = next(made, 1)
     seq: int = conn.execute(select(func.coalesce(func.max(audit.c.seq), 0))).scalar_one()
     rows = [
         {
@@ -64,8 +66,8 @@ def write_trail(conn: Connection, lines: Iterable[Line], signature: Signature, n
             "version": line.version,
             "before": _to_json(line.before),
             "after": _to_json(line.after),
-            "idempotency_key": signature.key if place == 1 else None,
-            "fingerprint": signature.fingerprint if place == 1 else None,
+            "idempotency_key": signature.key if place == keyed else None,
+            "fingerprint": signature.fingerprint if place == keyed else None,
         }
         for place, line in enumerate(lines, start=1)
     ]
