@@ -13,7 +13,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from quota_router import config
 from quota_router.admission import Admissions
 from quota_router.core.catalog import Catalog
 from quota_router.core.desired import build_catalog
-from quota_router.core.host_only import refuse_host_only
+from quota_router.core.host_only import take_sent
 from quota_router.core.retries import Retries
 from quota_router.core.secrets import Secret
 from quota_router.crashpoints import CrashPoint, reach
@@ -180,10 +180,8 @@ async def open_daemon(
             return await _apply_file(loaded.path, environ, lane, own, dry_run=dry_run, prune=prune, by=by)
 
         async def apply_text(text: str, dry_run: bool, prune: bool, by: str) -> list[Change]:  # noqa: FBT001 -- likewise
-            wanted, present = _build(config.parse_catalog(text, SENT_FILE), text, SENT_FILE), lane.catalog
-            # Routers are the host's file's alone: text that is silent about them leaves them as they are.
-            wanted = replace(wanted, routers=wanted.routers or present.routers)
-            refuse_host_only(wanted, present, settings.api_networks)
+            sent = _build(config.parse_catalog(text, SENT_FILE), text, SENT_FILE)
+            wanted = take_sent(sent, lane.catalog, settings.api_networks)
             return await lane.edit_catalog(wanted, dry_run=dry_run, prune=prune, signature=Signature(admin=by))
 
         pollers = Pollers(lane=lane, upstream=outbound.upstream, credential_of=credential_of, clock=clock, draw=random.random)

@@ -4,7 +4,7 @@ import pytest
 
 from quota_router.config import parse_catalog
 from quota_router.core.desired import build_catalog
-from quota_router.core.host_only import refuse_host_only
+from quota_router.core.host_only import take_sent
 from quota_router.errors import Forbidden
 
 PUBLIC = '[providers.p]\nvendor = "openai"\n'
@@ -39,7 +39,11 @@ def catalog(text):
     ],
 )
 def test_what_stood_there_or_is_permitted_may_be_sent(wanted, present, networks):
-    refuse_host_only(catalog(wanted), catalog(present), networks)
+    assert take_sent(catalog(wanted), catalog(present), networks).providers == catalog(wanted).providers
+
+
+def test_text_that_is_silent_about_routers_leaves_them_as_they_are():
+    assert take_sent(catalog(""), catalog(ROUTERS), ()).routers == ("a:b",)
 
 
 @pytest.mark.parametrize(
@@ -63,4 +67,4 @@ def test_what_stood_there_or_is_permitted_may_be_sent(wanted, present, networks)
 )
 def test_what_is_new_there_is_refused(wanted, present, networks):
     with pytest.raises(Forbidden, match="file on the host"):
-        refuse_host_only(catalog(wanted), catalog(present), networks)
+        take_sent(catalog(wanted), catalog(present), networks)

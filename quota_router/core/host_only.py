@@ -6,6 +6,7 @@ Never: looks at who asks. An admin's token may be stolen, the host's file takes 
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from quota_router.core.catalog import Catalog, Network, Provider
 from quota_router.errors import Forbidden
@@ -13,14 +14,17 @@ from quota_router.errors import Forbidden
 _BEYOND = (Network.PRIVATE, Network.LOOPBACK)
 
 
-def refuse_host_only(wanted: Catalog, present: Catalog, networks: Collection[str]) -> None:
+def take_sent(wanted: Catalog, present: Catalog, networks: Collection[str]) -> Catalog:
     """
-    Refuse what the API may not set.
+    Take a catalog that was sent, unless it says what the API may not set.
 
     Args:
         wanted: as it would be.
         present: as it is.
         networks: `[server] api_networks`: those that the API may let providers into.
+
+    Returns:
+        what is wanted; where it is silent about routers, with those that there are.
 
     Raises:
         Forbidden: a command or a router is new or another one; a provider reaches beyond public networks, and did not before.
@@ -34,8 +38,9 @@ def refuse_host_only(wanted: Catalog, present: Catalog, networks: Collection[str
                 f"Provider {provider.name!r} reaches beyond public networks: set that in the file on the host,"
                 " or name the network in its `[server] api_networks`."
             )
-    if wanted.routers != present.routers:
+    if wanted.routers not in ((), present.routers):
         raise Forbidden("Routers are code that runs here: set them in the file on the host.")
+    return replace(wanted, routers=present.routers)
 
 
 def _leads_beyond(provider: Provider, networks: Collection[str]) -> bool:

@@ -13,7 +13,7 @@ from quota_router.core.catalog import Attachment, Catalog, Family, ManagedBy, Mo
 from quota_router.core.desired_providers import build_provider
 from quota_router.core.edits.common import Expected, as_request, find, find_editable, find_users, refuse_named, refuse_taken
 from quota_router.core.exported import provider_table
-from quota_router.core.host_only import refuse_host_only
+from quota_router.core.host_only import take_sent
 from quota_router.errors import Conflict
 
 _PROVIDER = "provider"
@@ -146,7 +146,7 @@ def _refuse_orphans(catalog: Catalog, provider: Provider, family: Family | str) 
 
 
 def _put(catalog: Catalog, provider: Provider, host: Host) -> Catalog:
-    refuse_host_only(Catalog(providers={provider.name: provider}, routers=catalog.routers), catalog, host.networks)
+    take_sent(Catalog(providers={provider.name: provider}), catalog, host.networks)
     return _with(catalog, provider)
 
 
