@@ -56,8 +56,6 @@ from quota_router.web.auth import Authenticator
 from quota_router.web.listening import answering, bind, close, split_listen, wait_for_ledger
 from quota_router.web.routes import Services
 
-POLLER_PRESETS: tuple[str, ...] = ()
-"""Quota endpoints that may be named without describing them: those that somebody reads."""
 SENT_FILE = "the file that was sent"
 """What a catalog that came over HTTP is called in errors."""
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -202,7 +200,7 @@ async def open_daemon(
             apply_text=apply_text,
             trail=Trail(engines.read),
             api_networks=settings.api_networks,
-            poller_presets=POLLER_PRESETS,
+            poller_presets=tuple(ENDPOINTS),
             check_reference=config.check_reference,
         )
         app = build_app(services, Authenticator(admin_token), (host, *settings.allowed_hosts))

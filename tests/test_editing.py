@@ -645,6 +645,14 @@ async def test_a_provider_keeps_what_a_change_does_not_say(plane):
     assert "OTHER" not in str(told.body)
 
 
+async def test_a_provider_names_quota_endpoints_that_somebody_reads(plane):
+    body = {**PROVIDER, "name": "x", "quota_sources": ["headers", "openrouter-key"]}
+    told = await plane.admin("POST", "providers", {**body, "pollers": [{"name": "q", "preset": "codex-subscription"}]})
+    assert (told.status, told.body["quota_sources"], told.body["pollers"]) == (201, ["headers", "openrouter-key"], ["q"])
+    told = await plane.admin("POST", "providers", {**body, "name": "y", "quota_sources": ["openrouter-kye"]})
+    assert (told.status, told.body["param"], "openrouter-key" in told.body["detail"]) == (400, "quota_sources.0", True)
+
+
 # --- the trail --------------------------------------------------------------------------------------------------------------
 
 

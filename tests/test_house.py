@@ -21,6 +21,7 @@ import quota_router
 from quota_router.cli import app
 from quota_router.config import shapes
 from quota_router.core.vendors import VENDORS
+from quota_router.dialects.vendors import ENDPOINTS
 from quota_router.web.app import all_routes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -330,6 +331,8 @@ def test_every_key_of_the_file_is_in_the_readme(title, tables):
 
 def test_every_preset_is_in_the_readme():
     assert set(keys("Presets")) == set(VENDORS)
+    told = {row[0].strip("`"): row[2] for row in rows("Quota endpoints")}
+    assert told == {name: f"{endpoint.interval_min_s:,} s" for name, endpoint in ENDPOINTS.items()}
 
 
 def test_every_dependency_has_its_reason():
