@@ -25,6 +25,7 @@ attachments = ["one", "two"]
 [[models]]
 name = "small"
 attachments = ["two"]
+capabilities = ["code"]
 [[budgets]]
 name = "small-calls"
 subject = "model:small"
@@ -109,6 +110,13 @@ async def test_row_0_4_rules_see_quotas_and_fall_through_unless_they_refuse(plan
     assert (told["outcome"], told["rule"]) == ("none_usable", {"condition": "task.id ends_with '0'", "reason": None})
     assert {rung["reason"] for rung in told["rungs"]} == {"paused"}
     assert told["detail"].startswith("No provider is available")
+
+
+async def test_what_the_call_requires_is_asked_of_its_model(plane):
+    told = await try_out(plane, priority=0, requires=["vision"])
+    assert (told["model"], told["rule"]) == ("big", None)
+    told = await try_out(plane, model="small", requires=["vision"])
+    assert (told["outcome"], told["rungs"][0]["reason"]) == ("none_usable", "capability_missing")
 
 
 async def test_nothing_is_written_by_a_test(plane):

@@ -98,6 +98,12 @@ def _call(asked: RuleTested, caller: Caller, rule: Rule | None, call_id: str) ->
         facts=CallFacts(model=model, input_tokens=asked.input_tokens, max_output_tokens=asked.max_output_tokens),
         model=model,
         labels=tuple(dict.fromkeys(asked.labels)),
+        priority=asked.priority,
+        task_id=None if asked.task is None else asked.task.id,
+        retry_count=asked.retry_count,
+        requires=frozenset(asked.requires),
+        workflow=asked.workflow,
+        stage=asked.stage,
     )
     return call if rule is None or rule.provider is None else replace(call, pinned_provider=rule.provider)
 
