@@ -23,9 +23,9 @@ from quota_router.core.catalog import Catalog
 from quota_router.core.estimates import Learned
 from quota_router.crashpoints import CrashPoint, reach
 from quota_router.errors import LedgerBusy, LedgerUnavailable, QuotaRouterError
-from quota_router.store.catalog import Change, apply_catalog
+from quota_router.store.catalog import Change
+from quota_router.store.catalog_edits import apply_file
 from quota_router.store.looking import Copy, Heartbeat, Look
-from quota_router.store.projection import project
 from quota_router.store.spill import Spill, Spilled
 from quota_router.store.state import State
 from quota_router.store.tenure import Job, Tenure
@@ -173,26 +173,11 @@ class Lane:
     async def edit_catalog(
         self, desired: Catalog, *, prune: bool = False, dry_run: bool = False, signature: Signature | None = None
     ) -> list[Change]:
-        """
-        Make the catalog what the file says, in one transaction, and project the balances of every limit that changed.
-
-        Args:
-            desired: what the file says.
-            prune: delete rows that the file no longer names, instead of disabling them.
-            dry_run: work the changes out and roll back.
-            signature: who asked for it; `None`: nobody, the daemon read its own file.
-
-        Raises:
-            ConfigError: the file contradicts rows that it does not own.
-            LedgerUnavailable: the lane is closed or closing, or the database does not take writes.
-        """
+        """Make the catalog what the file says: an edit of `apply_file`, which brings the file's own settings with it."""
+        apply = apply_file(desired, prune=prune, dry_run=dry_run, signature=signature)
 
         def edit(conn: Connection, now: datetime) -> list[Change]:
-            changes = apply_catalog(conn, desired, now, prune=prune, signature=signature)
-            if dry_run:
-                raise RolledBack(changes)
-            moved = {change.name for change in changes if change.kind == "limit"}
-            project(conn, [limit for limit in desired.limits if limit.name in moved], now)
+            changes = apply(conn, now)
             self._writer.default_model = desired.default_model
             self._writer.timezone, self._writer.routers = desired.timezone, desired.routers
             return changes
