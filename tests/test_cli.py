@@ -221,6 +221,20 @@ def test_an_empty_house_says_what_to_do_next(home, command, monkeypatch):
     assert "quota-router init" in said.stdout
 
 
+def test_what_cools_is_tried_again_once_it_is_cleared(shared, command):
+    """
+    A refused key is one example: whoever has set another need not wait for ten minutes.
+    """
+    held = json.loads(command("route", "small", "--hold", "--json", "--max-output-tokens", "1").stdout)["hold"]["id"]
+    house = client.find_daemon(load(None, os.environ), os.environ)
+    house.post(client.path_of("holds", held, "settle"), {"failure": {"status": 401}})
+    assert [(row["provider"], row["cause"]) for row in json.loads(command("cooldowns", "--json").stdout)] == [("near", "auth")]
+    assert command("providers", "clear", "near", "--model", "small").returncode == Exit.NOT_FOUND
+    assert command("providers", "clear", "near").stdout == "Cleared near.\n"
+    assert json.loads(command("cooldowns", "--json").stdout) == []
+    assert command("providers", "clear", "near").returncode == Exit.NOT_FOUND
+
+
 def test_route_explains_and_books_nothing_unless_told_to(shared, command):
     def held():
         return json.loads(command("status", "--json").stdout)["limits"][0]["held"]

@@ -80,6 +80,10 @@ class Client:
         headers = {"If-Match": f'"{version}"'} | ({} if value is None else {"Content-Type": "application/json"})
         return self._accepted(self._ask(method, path, body, headers))
 
+    def delete(self, path: str) -> Any:  # noqa: ANN401 -- likewise
+        """Delete what has no versions. Raises `CommandFailed`."""
+        return self._accepted(self.ask("DELETE", path))
+
     def post_toml(self, path: str, text: str, query: Mapping[str, str]) -> Any:  # noqa: ANN401 -- the API's JSON
         """Send a catalog written as TOML. Raises `CommandFailed`."""
         return self._accepted(self.ask("POST", f"{path}?{urlencode(query)}", text.encode(), "application/toml"))

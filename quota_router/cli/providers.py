@@ -1,5 +1,5 @@
 """
-Providers on the command line: listed, shown, added, changed, removed, paused and resumed.
+Providers on the command line: listed, shown, added, changed, removed, paused, resumed and cleared.
 
 Law: what stands in the configuration file is changed there; the daemon says so.
 Never: takes a key: `--credential` names where one is found.
@@ -14,7 +14,9 @@ from quota_router.cli.common import ConfigOption, JsonOption
 from quota_router.cli.output import NOTHING, print_table
 from quota_router.cli.rows import Desk, given, print_fields
 
-app = typer.Typer(help="Providers: list, show, add, set, remove, pause, resume.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Providers: list, show, add, set, remove, pause, resume, clear.", no_args_is_help=True, rich_markup_mode=None
+)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
 VendorOption = Annotated[str | None, typer.Option("--vendor", metavar="VENDOR", help="A preset: see `catalog providers`.")]
@@ -33,6 +35,7 @@ PaceOption = Annotated[bool | None, typer.Option("--pace/--no-pace", help="Use a
 TitleOption = Annotated[str | None, typer.Option("--display-name", metavar="TEXT", help="For people.")]
 NoteOption = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="For people.")]
 EnabledOption = Annotated[bool | None, typer.Option("--enable/--disable", help="Whether calls may go there.")]
+RungOption = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="The cooldown of its rung for this one.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever looks.")]
 
 
@@ -162,3 +165,18 @@ def resume(context: typer.Context, name: NameArgument, *, config: ConfigOption =
     desk = Desk(context, config, as_json=as_json)
     row = desk.daemon.post(path_of("providers", name, "resume"), {})
     desk.say(row, f"Resumed provider {name}: it is {row['status']}.")
+
+
+@app.command()
+def clear(
+    context: typer.Context,
+    name: NameArgument,
+    *,
+    model: RungOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget that it failed: calls may go there again before its cooldown ends. `cooldowns` lists what cools."""
+    desk = Desk(context, config, as_json=as_json)
+    where = path_of("cooldowns", name) if model is None else path_of("cooldowns", name, model)
+    desk.say(desk.daemon.delete(where), f"Cleared {name}." if model is None else f"Cleared {name} for {model}.")

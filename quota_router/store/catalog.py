@@ -187,7 +187,7 @@ def write_changes(
                 pass
             case _:
                 assert_never(change.action)
-        lines.append(Line(change=change, before=None if stored is None else stored.value, after=value, version=version))
+        lines.append(Line.of_change(change, None if stored is None else stored.value, value, version))
     conn.execute(update(epochs).where(epochs.c.name == "catalog").values(value=epochs.c.value + 1))
     write_trail(conn, lines, signature, now)
 

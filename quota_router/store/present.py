@@ -71,19 +71,22 @@ def read_everything(conn: Connection, state: State, now: datetime) -> None:
 def read_cooldowns(conn: Connection, state: State, *, locks: bool = False) -> None:
     """Read every cooldown: there are at most as many as rungs. *locks*: nobody else changes them until we have committed."""
     asked = select(cooldowns).order_by(cooldowns.c.provider, cooldowns.c.model)
-    state.cooldowns = {
-        (row.provider, row.model): Cooldown(
-            provider=row.provider,
-            model=row.model,
-            until=row.until,
-            source=CooldownSource(row.source),
-            cause=FailureKind(row.cause),
-            failures=row.failures,
-            strikes=row.strikes,
-            probe=Probe(hold_id=row.probe_hold, until=row.probe_until) if row.probe_hold is not None else None,
-        )
-        for row in conn.execute(asked.with_for_update() if locks else asked)
-    }
+    found = [cooldown_of(row) for row in conn.execute(asked.with_for_update() if locks else asked)]
+    state.cooldowns = {(cooldown.provider, cooldown.model): cooldown for cooldown in found}
+
+
+def cooldown_of(row: Row[Any]) -> Cooldown:
+    """Take a cooldown from its row."""
+    return Cooldown(
+        provider=row.provider,
+        model=row.model,
+        until=row.until,
+        source=CooldownSource(row.source),
+        cause=FailureKind(row.cause),
+        failures=row.failures,
+        strikes=row.strikes,
+        probe=Probe(hold_id=row.probe_hold, until=row.probe_until) if row.probe_hold is not None else None,
+    )
 
 
 def read_accounts(conn: Connection, state: State, accounts: Iterable[str] | None = None) -> None:

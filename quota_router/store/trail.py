@@ -1,22 +1,22 @@
 """
-The audit trail: who edited which row of the catalog, when, and what it was before.
+The audit trail: who edited which row of the catalog or cleared what stood on a rung, when, and what it was before.
 
-Law: a line is written in the transaction that edits its row, one for each row, numbered without a gap; an idempotency key names the
-edit that it was sent with, for ever.
+Law: a line is written in the transaction that changes its row, one for each row, numbered without a gap; an idempotency key names
+the edit that it was sent with, for ever.
 Never: a secret, or a line for what changed nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from quota_router.core.exported import show_row
+from quota_router.core.exported import Table, show_row
 from quota_router.core.references import Value
 from quota_router.errors import LedgerUnavailable
 from quota_router.store.catalog_changes import Action, Change
@@ -42,17 +42,31 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One row that changed. `None`: it was not there, or is not any more."""
+    """One row that changed, as the API shows rows. `None`: it was not there, or is not any more."""
 
-    change: Change
-    before: Value | None
-    after: Value | None
-    version: int | None
+    action: str
+    kind: str
+    name: str
+    before: Table | None
+    after: Table | None = None
+    version: int | None = None
+
+    @classmethod
+    def of_change(cls, change: Change, before: Value | None, after: Value | None, version: int | None) -> Self:
+        """Tell of a row of the catalog."""
+        return cls(
+            action=change.action,
+            kind=change.kind,
+            name=change.name,
+            before=None if before is None else show_row(before),
+            after=None if after is None else show_row(after),
+            version=version,
+        )
 
 
 def write_trail(conn: Connection, lines: Sequence[Line], signature: Signature, now: datetime) -> None:
     """Write down what changed. The row that was made carries the key, as others may have made room for it; else the first."""
-    made = (place for place, line in enumerate(lines, start=1) if line.change.action is Action.ADDED)
+    made = (place for place, line in enumerate(lines, start=1) if line.action == Action.ADDED)
     keyed = next(made, 1)
     seq: int = conn.execute(select(func.coalesce(func.max(audit.c.seq), 0))).scalar_one()
     rows = [
@@ -60,9 +74,9 @@ def write_trail(conn: Connection, lines: Sequence[Line], signature: Signature, n
             "seq": seq + place,
             "at": now,
             "admin": signature.admin,
-            "action": line.change.action,
-            "kind": line.change.kind,
-            "name": line.change.name,
+            "action": line.action,
+            "kind": line.kind,
+            "name": line.name,
             "version": line.version,
             "before": _to_json(line.before),
             "after": _to_json(line.after),
@@ -141,8 +155,8 @@ class Trail:
         }
 
 
-def _to_json(value: Value | None) -> str | None:
-    return None if value is None else msgspec.json.encode(show_row(value)).decode()
+def _to_json(row: Table | None) -> str | None:
+    return None if row is None else msgspec.json.encode(row).decode()
 
 
 def _from_json(text: str | None) -> Any:  # noqa: ANN401 -- the API's JSON
