@@ -12,7 +12,9 @@ from datetime import datetime
 
 from quota_router.core.calls import Call
 from quota_router.core.catalog import Catalog, Provider
+from quota_router.core.conditions import Facts
 from quota_router.core.routers import Transform
+from quota_router.core.rules import RuleTrace
 from quota_router.core.ways import ASKED, UNASKED, Standing, Way, asks_standing, at_stage, facts_of, ways_by_rule
 from quota_router.errors import TransformFailed
 from quota_router.ladder import Ladder, Ladders, needs_of
@@ -85,11 +87,25 @@ class Routing:
         if failed is not None and len(made) == 1 and all(way.transform is not None for way in asked.ways):
             raise failed
 
+    async def trace(self, call: Call) -> tuple[RuleTrace, ...]:
+        """
+        Say of every rule what it makes of *call*, and why; for people.
+
+        Raises:
+            UnknownModel: no such workflow is known.
+        """
+        catalog = self.lane.catalog
+        call = at_stage(call, catalog)
+        return catalog.rule_book.trace(await self._facts(call, catalog), call_id=call.id)
+
     async def _ways(self, call: Call, catalog: Catalog) -> tuple[Way, ...]:
         if self.ladders.pin_of(call) is not None:
             return _ASKED_ALONE
+        return tuple(ways_by_rule(call, catalog, await self._facts(call, catalog)))
+
+    async def _facts(self, call: Call, catalog: Catalog) -> Facts:
         standing = await self._standing(catalog) if asks_standing(catalog) else UNASKED
-        return tuple(ways_by_rule(call, catalog, facts_of(call, catalog, standing, self.clock())))
+        return facts_of(call, catalog, standing, self.clock())
 
     async def _standing(self, catalog: Catalog) -> Standing:
         """Look at what the rules ask for, and at nothing else."""

@@ -83,7 +83,7 @@ async def test_row_3_3_the_hour_is_that_of_the_routing_zone(plane):
     """At noon UTC it is 13 o'clock in Berlin."""
     told = await try_out(plane, labels=["lunch"])
     assert (told["provider"], standings(told)[1]) == ("two", "first")
-    assert [(rung["provider"], rung["reason"]) for rung in told["rungs"]] == [("one", "pinned_elsewhere"), ("two", None)]
+    assert [(rung["provider"], rung["reason"]) for rung in told["rungs"]] == [("two", None), ("one", None)]
 
 
 async def test_without_a_match_the_default_holds_and_no_rule_is_named(plane):
@@ -108,8 +108,8 @@ async def test_row_0_4_rules_see_quotas_and_fall_through_unless_they_refuse(plan
     await plane.admin("POST", "providers/two/pause")
     told = await try_out(plane, task={"id": "10"})
     assert (told["outcome"], told["rule"]) == ("none_usable", {"condition": "task.id ends_with '0'", "reason": None})
-    assert {rung["reason"] for rung in told["rungs"]} == {"paused"}
-    assert told["detail"].startswith("No provider is available")
+    assert {(rung["provider"], rung["reason"]) for rung in told["rungs"]} == {("one", "quota_exhausted"), ("two", "paused")}
+    assert "two: paused" in told["detail"]
 
 
 async def test_what_the_call_requires_is_asked_of_its_model(plane):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from fractions import Fraction
 
 from quota_router.core.catalog import Attachment, Billing, Model, Provider
 from quota_router.core.headroom import Headroom
@@ -113,14 +112,6 @@ class Survey:
         """Whether nothing is left of *limit*; a flat provider asks no money and cannot run out of it."""
         if limit.enforcement is Enforcement.ADVISORY or (limit.unit is Unit.USD and provider.billing is Billing.FLAT):
             return False
-        return self._gauge(limit).remaining == 0
-
-    def left_of(self, limit: Limit) -> Fraction | None:
-        """The share of *limit* that is left, below 0 after an overrun. `None`: a limit of nothing has no shares."""
-        gauge = self._gauge(limit)
-        return Fraction(limit.limit - gauge.posted - gauge.held, limit.limit) if limit.limit else None
-
-    def _gauge(self, limit: Limit) -> Gauge:
         if limit.name not in self._gauges:
             self._gauges[limit.name] = self.state.gauge(limit, self.now)
-        return self._gauges[limit.name]
+        return self._gauges[limit.name].remaining == 0

@@ -11,6 +11,7 @@ from typing import Any
 from quota_router.core.calls import Call
 from quota_router.core.catalog import Catalog, Provider
 from quota_router.core.decision import Chosen, NoneUsable
+from quota_router.core.rules import Rule
 from quota_router.core.verdict import say_none_usable, show_rung, show_way
 from quota_router.web.routes import Services
 
@@ -36,6 +37,11 @@ def show_chosen(
     place = (attachment.model, attachment.provider, attachment.upstream_model)
     told = {"rungs": [show_rung(rung) for rung in decision.rungs], **show_way(decision)}
     return show_decision(call_id, place, catalog, hold, told)
+
+
+def show_rule(rule: Rule) -> dict[str, Any]:
+    """Show the rule that a call follows."""
+    return {"condition": rule.condition.text, "reason": rule.reason}
 
 
 def show_decision(

@@ -37,12 +37,6 @@ def split_listen(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def split_listen(listen: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; the host of IPv6 stands in brackets."""
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def bind(host: str, port: int) -> list[socket.socket]:
     """
     Take every address that *host* stands for, at one port; 0 takes any free one.
