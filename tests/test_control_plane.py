@@ -516,7 +516,6 @@ async def test_a_catalog_that_is_sent_is_applied(plane):
         ("", b"[providers.x]\ncommand = 'claude'\n", 403, "forbidden"),
         ("", b"[providers.x]\ncommand_template = ['sh', '{prompt_file}']\n", 403, "forbidden"),
         ("", b"[providers.x]\nvendor = 'openai'\nallow = ['10.0.0.1:80']\n", 403, "forbidden"),
-        ("", b"[providers.x]\ncommand_template = ['sh', '{prompt_file}']\n", 403, "forbidden"),
         ("", b"[routing]\nrouters = ['os:system']\n", 403, "forbidden"),
         ("", b"[providers", 400, "bad_config"),
         ("", b"[providers.x]\nvendor = 'opena'\n", 400, "bad_config"),

@@ -64,6 +64,32 @@ SHARES = st.integers(0, 999_999).map(lambda ppm: Decimal(ppm) / 10**6)
 PRICES = st.integers(0, 10**9).map(lambda pusd: str(Decimal(pusd) / 10**6))
 TEXTS = st.lists(NAMES, max_size=3, unique=True)
 
+COMMANDS = [
+    {"command": "claude", "family": "openai"},
+    {"command": "codex", "credential": "env:K", "run_timeout_s": Decimal("7.5")},
+    {
+        "command": "claude",
+        "family": "openai",
+        "command_template": ["claude", "{prompt_file}"],
+        "prompt_on_stdin": False,
+        "run_timeout_s": 5,
+    },
+    {"command_template": ["claude", "-p"], "prompt_on_stdin": True},
+    {
+        "command_template": ["run", "{prompt_file}", "{output_file}"],
+        "credential": "file:/k",
+        "credential_env": "KEY",
+        "answer": {
+            "format": "json_lines",
+            "text": {"at": "/result", "when": {"/type": "result"}},
+            "failed": ["/is_error", {"at": "/b", "when": {"/type": "x"}}],
+            "input_tokens": "/usage/in",
+            "cache_read_tokens": "/usage/cached",
+            "within": {"cache_read_tokens": "input_tokens"},
+        },
+    },
+]
+
 
 def maybe(**keys):
     return st.fixed_dictionaries({}, optional=keys)
@@ -103,9 +129,10 @@ def providers(draw):
         )
     )
     if draw(st.booleans()):
-        command = draw(st.lists(NOTES.filter(lambda word: "{" not in word), max_size=3))
+        words = draw(st.lists(NOTES.filter(lambda word: not {*"{}"} & {*word}), max_size=3))
         env = draw(st.dictionaries(st.from_regex(r"[A-Z_]{1,5}", fullmatch=True), NOTES, max_size=2))
-        return {**common, "command_template": ["run", *command, "{prompt_file}"], **({"env": env} if env else {})}
+        command = draw(st.sampled_from([{"command_template": ["run", *words, "{prompt_file}"]}, *COMMANDS]))
+        return {**common, **command, **({"env": env} if env else {})}
     where = st.sampled_from(
         [
             {"vendor": "openai"},

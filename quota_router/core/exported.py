@@ -24,7 +24,10 @@ from quota_router.core.catalog import (
     RoutingRule,
     Workflow,
 )
+from quota_router.core.command_presets import PRESETS
+from quota_router.core.commands import CommandSpec
 from quota_router.core.desired import build_catalog
+from quota_router.core.desired_commands import command_table
 from quota_router.core.desired_pollers import EVERY_S, POINTERS, SHARE
 from quota_router.core.desired_prices import PRICES
 from quota_router.core.desired_providers import build_provider
@@ -88,16 +91,29 @@ def provider_table(provider: Provider, pollers: Collection[str] = ()) -> Table:
         "pace": provider.pace,
         "quota_sources": list(provider.quota_sources),
         "pollers": [_poller_table(poller) for poller in provider.pollers],
-        "command_template": list(provider.command_template),
-        "env": dict(provider.env),
     }
-    of_an_api = ("base_url", "network", "allow") if provider.is_command else ("command_template", "env")
-    table = {key: value for key, value in said.items() if value is not None and key not in of_an_api}
+    if provider.command is not None:
+        of_an_api = ("base_url", "network", "allow")
+        said = {key: value for key, value in said.items() if key not in of_an_api} | _command_table(provider.command)
+    table = {key: value for key, value in said.items() if value is not None}
+    # A known tool says what the file leaves out.
+    tools = [{**table, "command": name} for name in PRESETS if provider.is_command]
+    table = next((by_name for by_name in tools if _is_of(by_name) and _gives(by_name, provider, pollers)), table)
     for key in [key for key in table if key != "vendor"]:
         shorter = {other: value for other, value in table.items() if other != key}
         if _gives(shorter, provider, pollers):
             table = shorter
     return table
+
+
+def _command_table(command: CommandSpec) -> Table:
+    return {**command_table(command), "run_timeout_s": Decimal(str(command.run_timeout_s))}
+
+
+def _is_of(table: Table) -> bool:
+    """Whether the program is the one of the known tool that is named."""
+    program: str = PRESETS[table["command"]].spec.template[0]
+    return bool(program == table["command_template"][0])
 
 
 def _gives(table: Table, provider: Provider, pollers: Collection[str]) -> bool:
