@@ -24,6 +24,7 @@ from quota_router.core.usage import Usage
 from quota_router.decisions import Decisions
 from quota_router.errors import NoUsableProvider, UnknownHold
 from quota_router.ladder import Ladders
+from quota_router.own_routers import OwnRouters
 from quota_router.routing import Routing
 from quota_router.simulator import Fault, FaultKind, Reply
 from quota_router.store.holding import Sweep
@@ -46,7 +47,7 @@ def clock():
 
 def decisions(lane, clock):
     ladders = Ladders(prices=PriceBook(), credential_of=lambda _: None, draw=lambda: 0, stale_after_s=900.0)
-    routing = Routing(lane=lane, ladders=ladders, clock=clock)
+    routing = Routing(lane=lane, ladders=ladders, own=OwnRouters(draw=lambda: 0.0, new_id=new_id), clock=clock)
     return Decisions(lane=lane, routing=routing, ladders=ladders, clock=clock, new_id=new_id, draw=lambda: 0.0)
 
 

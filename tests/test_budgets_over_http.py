@@ -159,7 +159,7 @@ async def test_120_calls_at_once_never_spend_more_than_a_strict_cap_in_usd(house
 
 
 @dialects
-async def test_a_providers_own_quota_and_budget_move_calls_to_the_next_rung(house, dialect):
+async def test_row_0_3_a_providers_own_quota_and_budget_move_calls_to_the_next_rung(house, dialect):
     suffix = SUFFIX[dialect]
     quoted, capped, spare = (f"{name}{suffix}" for name in ("quoted", "capped", "spare"))
     # One call uses 0.0099 of the 0.01 USD that its provider may take a day; the other dialect counts requests.

@@ -109,7 +109,7 @@ def test_the_order_of_judging_is_the_order_of_the_list():
     assert list(SPOILT) == [reason for reason in Reason if reason in SPOILT]
 
 
-def test_the_first_usable_rung_pays_and_those_behind_it_were_eligible():
+def test_row_2_6_the_first_usable_rung_pays_and_those_behind_it_were_eligible():
     decision = decide([rung("a", attachment=attachment(name)) for name in "abc"], QUESTION, NOON)
     assert [told.status for told in decision.rungs] == ["chosen", "eligible", "eligible"]
     assert skipped_header(decision.rungs) == ""

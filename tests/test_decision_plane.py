@@ -185,7 +185,7 @@ async def test_none_usable_is_told_with_its_status_its_rungs_and_when_to_come_ba
         assert rung["detail"]["limit"] == "one-an-hour"
 
 
-async def test_a_provider_without_its_key_is_passed_over(tmp_path, clock):
+async def test_row_2_6_a_provider_without_its_key_is_passed_over(tmp_path, clock):
     async with open_plane(tmp_path, CATALOG, clock) as plane:
         body = await route(plane)
     assert (body["provider"], body["rungs"][0]["reason"]) == ("two", "no_credential")

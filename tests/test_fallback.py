@@ -206,7 +206,7 @@ async def _refused_by(sim: Simulator, refusal: Refusal, key: str, dialect: str) 
 
 @deliveries
 @dialects
-async def test_when_all_are_out_of_quota_the_true_soonest_moment_is_told_unclamped(between, dialect, stream):
+async def test_row_1_9_when_all_are_out_of_quota_the_true_soonest_moment_is_told_unclamped(between, dialect, stream):
     between.script(FIRST[dialect], Refusal(status=429, retry_after=90_000))
     between.script(SECOND[dialect], Refusal(status=429, retry_after=7_999))
     for reason in ("already_tried", "cooldown"):
@@ -225,7 +225,7 @@ async def test_when_all_are_out_of_quota_the_true_soonest_moment_is_told_unclamp
 
 
 @dialects
-async def test_an_outage_of_all_is_503_and_soon_over(between, dialect):
+async def test_row_1_9_an_outage_of_all_is_503_and_soon_over(between, dialect):
     for provider in (FIRST[dialect], SECOND[dialect]):
         between.script(provider, Refusal(status=503))
     told = await between.ask(dialect)
@@ -236,7 +236,7 @@ async def test_an_outage_of_all_is_503_and_soon_over(between, dialect):
     assert (story["state"], story["cost_nusd"], len(story["attempts"])) == ("failed", 0, 2)
 
 
-async def test_without_any_credential_it_is_503_and_nobody_knows_until_when(between):
+async def test_row_1_9_without_any_credential_it_is_503_and_nobody_knows_until_when(between):
     told = await between.send("/v1/chat/completions", json.dumps({"model": "unset", "messages": SAID}))
     assert (told.status, told.ours("skipped")) == (503, "unset=no_credential")
     assert "Retry-After" not in told.headers
@@ -246,7 +246,7 @@ async def test_without_any_credential_it_is_503_and_nobody_knows_until_when(betw
 
 
 @dialects
-async def test_a_pinned_call_has_no_fallback(between, dialect):
+async def test_row_1_8_a_pinned_call_has_no_fallback(between, dialect):
     first, second = FIRST[dialect], SECOND[dialect]
     told = await between.ask(dialect, x_quota_router_provider=second)
     assert (told.status, told.ours("provider"), told.ours("skipped")) == (200, second, f"{first}=pinned_elsewhere")

@@ -61,7 +61,7 @@ async def attempts_of(between, told):
 @deliveries
 @pytest.mark.parametrize("model", ["chat-lone", "messages-lone"])
 @pytest.mark.parametrize("times", range(1, LONE + 1))
-async def test_a_lone_rung_that_breaks_is_tried_up_to_five_times_more(between, times, model, stream):
+async def test_row_1_6_a_lone_rung_that_breaks_is_tried_up_to_five_times_more(between, times, model, stream):
     provider = model.replace("lone", "1")
     between.script(provider, Refusal(status=500, times=times))
     told = await ask(between, model, stream=stream)
@@ -105,7 +105,7 @@ async def test_no_rung_is_tried_again_while_another_is_usable(between):
     assert await attempts_of(between, told) == [("chat-1", "failed"), ("chat-2", "ok")]
 
 
-async def test_where_several_were_tried_only_the_few_repeats_of_a_member_follow(between):
+async def test_row_1_6_where_several_were_tried_only_the_few_repeats_of_a_member_follow(between):
     """
     `retries_member` is 1 here.
     """

@@ -113,7 +113,7 @@ async def house(tmp_path, monkeypatch):
     await runner.cleanup()
 
 
-async def test_a_hundred_that_waited_for_a_cooldowns_end_become_one_call_until_it_answers(house):
+async def test_row_1_5_a_hundred_that_waited_for_a_cooldowns_end_become_one_call_until_it_answers(house):
     callers = 100
     refused = await house.ask(999, max_wait="0")
     assert (refused.status, refused.headers["Retry-After"]) == (429, str(COOLING_S))
