@@ -9,6 +9,7 @@ from ledger_kit import NOON, provider
 
 from quota_router.config import load
 from quota_router.core.catalog import Catalog, Poller
+from quota_router.core.commands import CommandSpec
 from quota_router.core.desired import build_catalog
 from quota_router.core.readings import ReadingUnit
 from quota_router.dialects.vendors import ENDPOINTS, CredentialKind
@@ -105,7 +106,8 @@ def test_a_preset_of_a_newer_version_is_not_asked():
 
 def test_the_plan_of_a_command_is_asked_about_at_its_vendors_address():
     poller = Poller(name="plan", preset="anthropic-subscription", credential_ref="env:TOKEN")
-    command = provider("cli", vendor="anthropic", base_url="", command_template=("claude",), pollers=(poller,))
+    spec = CommandSpec(template=("claude",), prompt_on_stdin=True)
+    command = provider("cli", vendor="anthropic", base_url="", command=spec, pollers=(poller,))
     (target,) = targets(command)
     assert target.poll(NOON).url == "https://api.anthropic.com/api/oauth/usage"
 
