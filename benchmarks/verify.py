@@ -36,9 +36,11 @@ from quota_router.core.limits import Enforcement, Kind, Limit, Unit
 from quota_router.core.pricing import PriceTable, Rates, cost_nusd
 from quota_router.core.secrets import Secret
 from quota_router.core.usage import Usage
-from quota_router.daemon import Ids
 from quota_router.decisions import Decisions
 from quota_router.ladder import Ladders
+from quota_router.machine import Ids, utc_now
+from quota_router.own_routers import OwnRouters
+from quota_router.routing import Routing
 from quota_router.store.audit import verify
 from quota_router.store.engines import Engines
 from quota_router.store.lane import Lane
@@ -162,6 +164,8 @@ def book(state: State, number: int, at: datetime, new_id: Ids) -> None:
             journal=JOURNAL,
             attempt=1,
             labels=labels_text(labels),
+            rule=None,
+            router=None,
             plane=Plane.DATA,
             state=HoldState.HELD,
             estimate="[]",
@@ -194,7 +198,8 @@ def book(state: State, number: int, at: datetime, new_id: Ids) -> None:
 async def time_checks(lane: Lane) -> list[float]:
     """Decide `CHECKS` times for a call that every limit could count, in seconds each."""
     ladders = Ladders(prices=PriceBook(), credential_of=lambda _reference: Secret("none"), draw=lambda: 0, stale_after_s=900.0)
-    decisions = Decisions(lane=lane, ladders=ladders, clock=lambda: datetime.now(UTC), new_id=Ids())
+    routing = Routing(lane=lane, ladders=ladders, own=OwnRouters(draw=lambda: 0.0, new_id=Ids()), clock=utc_now)
+    decisions = Decisions(lane=lane, routing=routing, ladders=ladders, clock=utc_now, new_id=Ids(), draw=lambda: 0.0)
     call = Call(
         id="",
         caller=Caller(name=CALLERS[0], token_sha256="0" * 64),
