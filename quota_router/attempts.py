@@ -5,6 +5,7 @@ Law: each way of ending has exactly one settlement here; unknown usage is assume
 Never: talks to the lane or to an upstream.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Attempt:
     first_byte_ms: int | None = None
     body_bytes: int = 0
     reader: StreamReader | None = None
+    ends_at: float = math.inf
+    """loop time at which its call's time is over"""
     is_sent: bool = False
     """from here on it may have cost something"""
     is_settled: bool = False
@@ -75,6 +78,10 @@ class Attempt:
     def is_repeat(self) -> bool:
         """Whether it tries a rung again that this call has tried."""
         return self.candidate.tried is not None
+
+    def time_left_s(self) -> float:
+        """Return how long its call may still take; a moment at the least."""
+        return max(0.001, self.ends_at - self.time())
 
     def mark_first_byte(self) -> None:
         """Note that the head of an answer is here."""

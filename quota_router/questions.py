@@ -67,7 +67,7 @@ class Gathered:
         """Begin the answer."""
         self.status, self.headers = status, {name.lower(): value for name, value in headers.items()}
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, within_s: float) -> None:  # noqa: ARG002 -- nobody is slow here
         """Keep a piece."""
         self._pieces.append(data)
 

@@ -69,8 +69,8 @@ class Sink(Protocol):
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin the answer; sends nothing yet."""
 
-    async def write(self, data: bytes) -> None:
-        """Send a piece. Raises `CallerGone`."""
+    async def write(self, data: bytes, within_s: float) -> None:
+        """Send a piece. Raises `CallerGone`: he has left, or takes nothing for *within_s* seconds."""
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece and end the answer. Raises `CallerGone`."""
@@ -248,7 +248,7 @@ class Relay:
             if reader.saw_content and ready:
                 if not sink.is_started:
                     sink.start(answer.status, _head(attempt, answer))
-                await sink.write(bytes(ready))
+                await sink.write(bytes(ready), attempt.time_left_s())
                 reach(CrashPoint.AFTER_FIRST_WRITE)
                 ready.clear()
             if error is not None or reader.is_complete:

@@ -147,6 +147,7 @@ class Router:
         secret = None if provider.is_keyless else self.ladders.credential_of(provider.credential_ref)
         body = call.body.for_model(attempt.hold.upstream_model)
         attempt.body_bytes = len(body)
+        attempt.ends_at = self.time() + self._time_left_s(call, running.ends_at)
         outgoing = Outgoing(
             call=call,
             provider=provider,
@@ -154,7 +155,7 @@ class Router:
             body=body,
             secret=secret,
             connect_timeout_s=self._connect_timeout_s(attempt),
-            total_timeout_s=self._time_left_s(call, running.ends_at),
+            total_timeout_s=attempt.time_left_s(),
         )
         reach(CrashPoint.BEFORE_SEND)
         attempt.is_sent = True

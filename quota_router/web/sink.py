@@ -65,11 +65,11 @@ class HttpSink:
         """Begin the answer; sends nothing yet."""
         self._status, self._headers = status, {**headers, **id_headers(self._call_id)}
 
-    async def write(self, data: bytes) -> None:
-        """Send a piece."""
+    async def write(self, data: bytes, within_s: float) -> None:
+        """Send a piece, in *within_s* seconds at most."""
         self._wrote_at, self._is_between = self._loop.time(), data.endswith(_ENDS)
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
+            async with asyncio.timeout(min(WRITE_TIMEOUT_S, within_s)):
                 await (await self._streaming()).write(data)
         except (ConnectionError, TimeoutError) as gone:
             self._hang_up()
