@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 from caller_kit import INPUT_NUSD, LAST_EVENTS, OUTPUT_NUSD, ask, budget_toml, model_toml, open_http
 from daemon_kit import START_TIMEOUT_S, Process, environ, get, provider_toml, write_config
+from heavy_kit import IS_SMALL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from quota_router.simulator import Account, Reply, Simulator
@@ -28,7 +29,7 @@ from quota_router.store.chain import verify_chains
 SEED = 20_261_120
 CALLERS = 32
 ROUNDS = 8
-MANY_ROUNDS = 100
+MANY_ROUNDS = 25 if IS_SMALL else 100
 DIALECTS = ("openai", "anthropic")
 PACED = Reply(input_tokens=10, output_tokens=5, chunks=4, chunk_delay_s=0.002, first_byte_delay_s=0.002, times=None)
 COST_NUSD = 10 * INPUT_NUSD + 5 * OUTPUT_NUSD
@@ -176,9 +177,7 @@ async def test_no_crash_under_load_loses_or_doubles_an_answer(house):
 
 
 @pytest.mark.slow
-async def test_a_hundred_crashes_lose_and_double_nothing(house, request):
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("minutes long: run it with -m slow")
+async def test_a_hundred_crashes_lose_and_double_nothing(house):
     await crash_and_check(house, MANY_ROUNDS)
 
 
