@@ -4,7 +4,7 @@ A ledger of plain dicts and whole numbers: what any ledger must answer to any wo
 Law: decisions, ends, windows and sums are worked out a second time, from the words alone; instants are microseconds since 1970.
 Never: looks at what a ledger has written. `laws_kit` does, and `check_same` compares the two.
 
-A new kind of word is one class more: it says which job it is and what the model makes of it. `adjust` will be one.
+A new kind of word is one class more: it says which job it is and what the model makes of it.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from laws_kit import SECOND, Found, counting, hold_to, key_of, us
+from laws_kit import SECOND, Found, counting, hold_to, instant, key_of, us
 from ledger_kit import CALLER, attachment, call, provider
 from msgspec.structs import replace
 
+from quota_router.core.adjustments import Adjustment
 from quota_router.core.calls import Plane
 from quota_router.core.catalog import Caller, Catalog, Family, Model
 from quota_router.core.decision import Candidate, NoneUsable, Question
@@ -24,7 +25,8 @@ from quota_router.core.estimates import Estimate
 from quota_router.core.holds import Event, Hold, Outcome, Settlement
 from quota_router.core.limits import Amounts, Enforcement, Kind, Limit, Unit, subjects_of
 from quota_router.core.usage import Usage
-from quota_router.errors import Conflict, HoldResolved, NoUsableProvider, QuotaRouterError, UnknownHold
+from quota_router.errors import Conflict, HoldResolved, InvalidRequest, NoUsableProvider, QuotaRouterError, UnknownHold
+from quota_router.store.adjusting import Adjust, Recorded
 from quota_router.store.booking import Booked
 from quota_router.store.holding import Extend, Renew, Sweep
 from quota_router.store.lane import Lane
@@ -96,6 +98,8 @@ class Book:
 
     limits: dict[str, dict[str, Any]]
     holds: dict[str, Held] = field(default_factory=dict)
+    adjusted: dict[str, Held] = field(default_factory=dict)
+    """what admins booked beside it, each as if a hold of its place had asked for nothing"""
     entries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """by journal"""
     opened: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -126,7 +130,7 @@ class Book:
         """What is posted and held in the window of an instant."""
         counts = counting(limit, at, self.opened.get(limit["name"], []))
         posted = held = 0
-        for hold in self.holds.values():
+        for hold in (*self.holds.values(), *self.adjusted.values()):
             if limit["subject"] not in hold.subjects or not counts(self.key(limit, hold.held_at)):
                 continue
             posted += sum(posted_in(limit["unit"], kind, line) for kind, line in hold.booked.items())
@@ -134,15 +138,26 @@ class Book:
         return posted, held
 
     def least(self, limit: Mapping[str, Any], now: int) -> int:
-        """What a limit must count at the very least: of a rolling one all that was held in its duration, to the microsecond."""
+        """
+        What a limit must count at the very least: of a rolling one all that was held in its duration, to the microsecond.
+
+        What an admin took back counts in the whole piece in which it lies.
+        """
+        counted = [held for held in self.adjusted.values() if limit["subject"] in held.subjects and self.counts(limit, held, now)]
+        back = sum(min(0, posted_in(limit["unit"], "adjust", held.booked["adjust"])) for held in counted)
         if limit["anchor"] not in {None, "rolling"} or not limit["window"][:-1].isdecimal() or limit["unit"] == "concurrency":
-            return 0
+            return back
         since = now - span_us(limit["window"])
-        return sum(
-            sum(posted_in(limit["unit"], kind, line) for kind, line in hold.booked.items())
-            + (held_under(limit, hold.estimate) if hold.state == "held" else 0)
-            for hold in self.holds.values()
-            if limit["subject"] in hold.subjects and hold.held_at > since
+        added = sum(max(0, posted_in(limit["unit"], "adjust", held.booked["adjust"])) for held in counted if held.held_at > since)
+        return (
+            back
+            + added
+            + sum(
+                sum(posted_in(limit["unit"], kind, line) for kind, line in hold.booked.items())
+                + (held_under(limit, hold.estimate) if hold.state == "held" else 0)
+                for hold in self.holds.values()
+                if limit["subject"] in hold.subjects and hold.held_at > since
+            )
         )
 
     def fits(self, limit: Mapping[str, Any], at: int, amount: int) -> bool:
@@ -444,6 +459,50 @@ class Expire:
 
 
 @dataclass(slots=True, kw_only=True)
+class Correct:
+    """What an admin books beside what was booked, on the place of a hold. *held_at*: the moment it counts in; `None`: now."""
+
+    id: str
+    hold_id: str
+    cost_nusd: int
+    held_at: int | None = None
+
+    def job(self) -> Adjust:
+        held_at = None if self.held_at is None else instant(self.held_at)
+        said = Adjustment(
+            id=self.id, cost_nusd=self.cost_nusd, reason="as invoiced", admin="admin", of=self.hold_id, held_at=held_at
+        )
+        return Adjust(said=said)
+
+    def expect(self, book: Book, at: Moment) -> Any:
+        held = book.holds.get(self.hold_id)
+        if held is None:
+            return ("unknown hold",)
+        if self.id in book.adjusted:
+            return ("adjusted", True)
+        if self.held_at is not None and self.held_at > at.now:
+            return ("refused",)
+        nothing = Asks(input_tokens=0, output_tokens=0).estimate
+        beside = Held(
+            id=self.id,
+            call_id=held.call_id,
+            journal=at.journal,
+            provider=held.provider,
+            caller=held.caller,
+            labels=held.labels,
+            plane=held.plane,
+            estimate=nothing,
+            held_at=at.now if self.held_at is None else self.held_at,
+            expires_at=0,
+            state="adjusted",
+        )
+        book.adjusted[self.id] = beside
+        line = {"cost_nusd": self.cost_nusd, "input": 0, "output": 0, "quality": "reported"}
+        book.append(beside, at.now, at.journal, "adjust", line)
+        return ("adjusted", False)
+
+
+@dataclass(slots=True, kw_only=True)
 class More:
     """More time for a hold, and another estimate; *asks* `None`: the estimate stays."""
 
@@ -522,7 +581,7 @@ class Ledger:
         """The daemon is gone, and its memory with it."""
 
 
-REFUSALS = {HoldResolved: "resolved", UnknownHold: "unknown hold", NoUsableProvider: "no room"}
+REFUSALS = {HoldResolved: "resolved", UnknownHold: "unknown hold", NoUsableProvider: "no room", InvalidRequest: "refused"}
 
 
 def tell(answer: Any) -> Any:
@@ -538,6 +597,8 @@ def tell(answer: Any) -> Any:
             told = ("longer", us(answer.expires_at), answer.estimate)
         case int():
             told = ("swept", answer)
+        case Recorded():
+            told = ("adjusted", answer.replayed)
         case Conflict():
             told = ("conflict", answer.call_id, answer.state)
         case _:
@@ -570,4 +631,5 @@ def _in_time(line: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def spent(book: Book) -> int:
     """All that was spent, by the words that were said."""
-    return sum(line["cost_nusd"] or 0 for held in book.holds.values() for line in held.booked.values())
+    booked = (*book.holds.values(), *book.adjusted.values())
+    return sum(line["cost_nusd"] or 0 for held in booked for line in held.booked.values())

@@ -2,7 +2,7 @@
 Any words in any order: the ledger answers what a model of plain dicts answers, and keeps every law after every step.
 
 Law: after each step everything on disk is read again and judged by `laws_kit` (alone) and `model_kit` (against the model). Words
-are hold, settle, void, expire, late, extend, renew, raise, lower or disable a limit, give it another window, set the clock,
+are hold, settle, void, expire, late, adjust, extend, renew, raise, lower or disable a limit, give it another window, set the clock,
 restart, die, and any earlier word said again; on PostgreSQL there may be a second daemon, on SQLite it is refused.
 Never: waits for the clock; an edit of the catalog has an instant of its own, as it has everywhere but in a test.
 
@@ -36,6 +36,7 @@ from model_kit import (
     Ask,
     Asks,
     Book,
+    Correct,
     End,
     Expire,
     Grow,
@@ -345,6 +346,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def growth(self, hold_id: str, ttl_s: int, output_tokens: int | None) -> Grow:
         estimate = self.book.holds[hold_id].estimate
         return Grow(hold_id=hold_id, ttl_s=ttl_s, estimate=None if output_tokens is None else grown(estimate, output_tokens))
+
+    @precondition(lambda self: self.book.holds)
+    @rule(place=places, hold=places, cost_nusd=st.sampled_from([-400_000, -70_000, 1, 90_000, 600_000]), is_now=st.booleans())
+    def adjust(self, place: int, hold: int, cost_nusd: int, is_now: bool) -> None:
+        """An admin's word, in the window of the moment or in that of the hold."""
+        self.named += 1
+        held = self.book.holds[self.hold_at(hold)]
+        held_at = None if is_now else held.held_at
+        self.say(place, Correct(id=f"adjust-{self.named:06d}", hold_id=held.id, cost_nusd=cost_nusd, held_at=held_at))
 
     @precondition(lambda self: any(isinstance(word, End) for word in self.said))
     @rule(place=places, back=st.integers(0, 3))
