@@ -72,8 +72,12 @@ class Ladder(Struct, frozen=True, kw_only=True):
         return replace(self, candidates=tuple([replace(candidate, tried=None) for candidate in self.candidates]))
 
 
-class Served(Struct, frozen=True, kw_only=True):
-    """What of a rung is the same for every call: read once per catalog and day, since list prices change by the day."""
+class Served(Struct, frozen=True, kw_only=True, gc=False):
+    """
+    What of a rung is the same for every call: read once per catalog and day, since list prices change by the day.
+
+    Nothing in it leads back to it, so that the collector need not walk half a million of them (`benchmarks/decision.py`).
+    """
 
     model: Model
     attachment: Attachment
