@@ -1,8 +1,9 @@
 """What the ledger tells, over a real ledger that the lane has written."""
 
+from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from database_kit import url_of
@@ -240,6 +241,37 @@ async def test_days_are_those_of_the_zone_across_changes_of_its_clock(book, zone
     told = await book.usage("day", tz=tz)
     assert {group["day"]: group["calls"] for group in told["groups"]} == expected
     assert [group["day"] for group in told["groups"]] == sorted(expected)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spent=st.lists(
+        st.tuples(st.integers(0, 26 * 365 * 86_400 * 10**6), st.integers(0, 10**6), st.booleans()),
+        min_size=1,
+        max_size=8,
+    ),
+    zone=st.sampled_from(sorted(available_timezones())),
+    bounds=st.none() | st.tuples(st.integers(0, 7), st.integers(0, 7)),
+)
+async def test_the_days_of_any_zone_sum_up_to_the_period(tmp_path_factory, spent, zone, bounds):
+    """
+    Whatever zone is asked for, and whenever something was spent: each call counts in one day, and that is the zone's own.
+    """
+    tz = ZoneInfo(zone)
+    moments = sorted((LONG_AGO + timedelta(microseconds=at), cost_nusd, is_settled) for at, cost_nusd, is_settled in spent)
+    first, last = (moments[place % len(moments)][0] for place in bounds) if bounds else (None, None)
+    async with open_book(tmp_path_factory.mktemp("ledger")) as book:
+        for at, cost_nusd, is_settled in moments:
+            hold = await book.hold(at)
+            await book.settle(hold, post(cost_nusd=cost_nusd) if is_settled else void())
+        told = await book.usage("day", since=first, until=last, tz=tz)
+    within = [moment for moment in moments if (first is None or moment[0] >= first) and (last is None or moment[0] < last)]
+    for number in ("calls", "attempts", "failures", "input_tokens", "output_tokens", "cost_nusd", "unpriced"):
+        assert sum(group[number] for group in told["groups"]) == told["total"][number], number
+    assert told["total"]["calls"] == len(within)
+    assert told["total"]["cost_nusd"] == sum(cost_nusd for _, cost_nusd, is_settled in within if is_settled)
+    days = Counter(at.astimezone(tz).date().isoformat() for at, _, _ in within)
+    assert {group["day"]: group["calls"] for group in told["groups"]} == days
 
 
 async def test_the_instant_at_which_a_clock_changes_is_found_exactly(book):
