@@ -44,12 +44,13 @@ from quota_router.store.catalog import Change
 from quota_router.store.lane import Lane
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
+from quota_router.store.price_file import PriceFile
 from quota_router.store.prices import PriceBook
 from quota_router.store.reports import Reports
 from quota_router.store.spill import claim_spill
 from quota_router.store.trail import FILE, Signature, Trail
 from quota_router.underway import Underway
-from quota_router.upkeep import follow_edits, hang_up, reconcile, sweep
+from quota_router.upkeep import follow_edits, follow_prices, hang_up, reconcile, sweep, take_prices
 from quota_router.waiting import WaitingRoom
 from quota_router.web.app import build_app
 from quota_router.web.auth import Authenticator
@@ -172,7 +173,9 @@ async def open_daemon(
         if orphans:
             log.warning("holds of the last run were booked as assumed", action="holds_reconciled", holds=orphans)
         outbound = await stack.enter_async_context(open_outbound(environ, clock, _bounds(settings)))
-        router = _build_router(lane, outbound, settings, credential_of, clock, own)
+        prices, price_file = PriceBook(), PriceFile(folder=settings.state_dir)
+        await take_prices(prices, price_file)
+        router = _build_router(lane, outbound, settings, credential_of, clock, own, prices)
 
         async def reload(dry_run: bool, prune: bool, by: str) -> list[Change]:  # noqa: FBT001 -- three words of one request
             return await _apply_file(loaded.path, environ, lane, own, dry_run=dry_run, prune=prune, by=by)
@@ -210,6 +213,7 @@ async def open_daemon(
         beside = {
             "sweep": sweep(lane, router, settings.sweep_s),
             "hang_up": hang_up(router.underway),
+            "follow_prices": follow_prices(prices, price_file),
             "polling": pollers.run(),
         }
         if engines.edits is not None:
@@ -342,13 +346,14 @@ def _build_router(
     credential_of: Callable[[str], Secret | None],
     clock: Callable[[], datetime],
     own: OwnRouters,
+    prices: PriceBook,
 ) -> Router:
     """Put the rooms of the way of a call together."""
     bounds, loop_time = outbound.bounds, asyncio.get_running_loop().time
     underway, waiting = Underway(loop_time), WaitingRoom(loop_time)
     lane.when_freed = waiting.stir
     ladders = Ladders(
-        prices=PriceBook(),
+        prices=prices,
         credential_of=credential_of,
         draw=lambda: random.getrandbits(64),
         stale_after_s=settings.stale_after_s,

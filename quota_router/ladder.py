@@ -101,10 +101,11 @@ class Ladders:
     sessions: Sessions = field(default_factory=Sessions)
     _known: dict[str, tuple[Served, ...]] = field(default_factory=dict, init=False)
     """by model; at most as many as the catalog has"""
-    _known_for: tuple[Catalog, date] | None = field(default=None, init=False)
+    _known_for: tuple[Catalog, date, int] | None = field(default=None, init=False)
+    """the last is the edition of the prices"""
     _capable: dict[tuple[Family | None, frozenset[str]], tuple[Model, ...]] = field(default_factory=dict, init=False)
     """by dialect and what is needed: the models for `auto`"""
-    _capable_for: Catalog | None = field(default=None, init=False)
+    _capable_for: tuple[Catalog, int] | None = field(default=None, init=False)
 
     def climb(
         self, call: Call, ways: tuple[Way, ...], catalog: Catalog, learned: Mapping[tuple[str, str], Learned], now: datetime
@@ -174,11 +175,12 @@ class Ladders:
             model = catalog.find_model(way.model or call.model or catalog.default_model or "")
             return () if model is None else (model,)
         asked = (None if call.operation is Operation.ROUTE else call.family, needs_of(call, catalog))
-        found = self._capable.get(asked)
-        if found is None or self._capable_for is not catalog:
-            if self._capable_for is not catalog or len(self._capable) >= CAPABLE_MAX:
+        found, edition = self._capable.get(asked), self.prices.edition
+        is_current = self._capable_for is not None and self._capable_for[0] is catalog and self._capable_for[1] == edition
+        if found is None or not is_current:
+            if not is_current or len(self._capable) >= CAPABLE_MAX:
                 self._capable.clear()
-            self._capable_for = catalog
+            self._capable_for = (catalog, edition)
             found = self._capable[asked] = self._find_capable(*asked, catalog, now)
         return found
 
@@ -204,10 +206,10 @@ class Ladders:
         return self.prices.price_of(attachment, model, provider, now)
 
     def _served(self, model: Model, catalog: Catalog, now: datetime) -> tuple[Served, ...]:
-        today = now.date()
-        if self._known_for is None or self._known_for[0] is not catalog or self._known_for[1] != today:
+        today, edition = now.date(), self.prices.edition
+        if self._known_for is None or self._known_for[0] is not catalog or self._known_for[1:] != (today, edition):
             self._known.clear()
-            self._known_for = (catalog, today)
+            self._known_for = (catalog, today, edition)
         known = self._known.get(model.name)
         if known is None:
             known = self._known[model.name] = tuple(

@@ -298,7 +298,7 @@ def test_every_command_and_no_other_is_in_the_readme():
         names |= {f"{name} {inner}" for inner in getattr(command, "commands", ())} or {name}
     assert set(keys("Commands")) == names
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    assert set(re.findall(r"quota-router ((?:db |ledger )?[a-z]+)", shell)) <= names
+    assert set(re.findall(r"quota-router ((?:catalog |db |ledger |models )?[a-z]+)", shell)) <= names
 
 
 def test_every_server_setting_stands_with_its_default():

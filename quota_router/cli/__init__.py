@@ -21,6 +21,7 @@ from quota_router.cli import (
     limits,
     looking,
     models,
+    price_lists,
     providers,
     rules,
     serving,
@@ -76,6 +77,8 @@ for command in (
     catalog.export,
 ):
     app.command()(command)
+catalog.app.command()(price_lists.refresh)
+models.app.command()(price_lists.suggest)
 for name, group in {
     "providers": providers.app,
     "models": models.app,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEAD = "# The catalog, as `quota-router export` wrote it. [server] belongs to a daemon's own file and is not part of it.\n\n"
 
-app = typer.Typer(help="What is known of vendors before anything is configured.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="What is known of vendors and prices: providers, refresh.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def export(

@@ -15,7 +15,7 @@ from quota_router.cli.common import CommandFailed, ConfigOption, Exit, JsonOptio
 from quota_router.cli.output import NOTHING, print_table
 from quota_router.cli.rows import Desk, Row, given, print_fields
 
-app = typer.Typer(help="Models: list, show, add, set, remove.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Models: list, show, add, set, remove, suggest.", no_args_is_help=True, rich_markup_mode=None)
 attachments = typer.Typer(
     help="Who serves a model, in which order: list, set, add, remove.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -53,7 +53,7 @@ class PriceTable:
     tiers: tuple[tuple[int, Rates], ...]
     per_call_nusd: int = 0
     source: str = OVERRIDE_SOURCE
-    """`file` or `genai-prices`"""
+    """`file`, `genai-prices` or `models.dev`"""
     version: str = ""
     _dearest: tuple[tuple[int, int, int], ...] = field(default=(), init=False, repr=False, compare=False)
     """(from how many input tokens on, dearest input price, dearest output price so far): asked twice for every call"""
