@@ -148,6 +148,7 @@ def test_capabilities_and_limits_are_in_our_words():
 def test_who_is_at_the_other_end_of_the_url_is_paid_else_the_vendor():
     listed = read(dev_list(1, model_0=dev_entry()))
     assert listed.find("openai", "https://filler.example/v1", "model-0").source == "models.dev"
+    assert listed.find("anthropic", "https://filler.example", "model-0").source == "models.dev"
     assert listed.find("openai", "https://other.example/v1", "model-0") is None
     assert listed.find("gemini", "https://x.example", "m") is None
     google = read({"google": {"models": {"Gemini-X": dev_entry()}}})

@@ -80,7 +80,7 @@ class ModelsDev(Struct, frozen=True, kw_only=True):
     version: str
     models: Mapping[tuple[str, str], Known]
     addresses: Mapping[str, str]
-    """provider by its base URL, where the list has one"""
+    """provider by its address, where the list has one"""
     source: str = MODELS_DEV
 
     def known(self) -> list[Known]:
@@ -89,7 +89,7 @@ class ModelsDev(Struct, frozen=True, kw_only=True):
 
     def find(self, vendor: str, base_url: str, upstream_model: str) -> PriceTable | None:
         """The price of a model, by who is at the other end of the URL, or else by the vendor; `None`: unknown."""
-        provider = self.addresses.get(base_url.rstrip("/")) or _IDS.get(vendor, vendor)
+        provider = self.addresses.get(_address(base_url)) or _IDS.get(vendor, vendor)
         found = self.models.get((provider, upstream_model.lower()))
         return None if found is None else found.price
 
@@ -113,10 +113,15 @@ def read_models_dev(document: Mapping[str, Any], version: str) -> ModelsDev:
             message = f"{provider!r} has no models, or they are not described: this is no list of models.dev."
             raise ValueError(message)
         if isinstance(table.get("api"), str):
-            addresses[table["api"].rstrip("/")] = provider
+            addresses[_address(table["api"])] = provider
         for name, entry in described.items():
             models[provider, name.lower()] = _known(provider, name, entry, version)
     return ModelsDev(version=version, models=models, addresses=addresses)
+
+
+def _address(base_url: str) -> str:
+    """Who is there, whether or not `/v1` is written to its end: an SDK may want it without."""
+    return base_url.rstrip("/").removesuffix("/v1")
 
 
 def _known(provider: str, name: str, entry: Mapping[str, Any], version: str) -> Known:
