@@ -243,13 +243,13 @@ async def test_routers_of_the_file_are_loaded_at_start_and_exchanged_at_a_reload
         text = file.read_text()
         file.write_text(text.replace("file_routers:first", "file_routers:secnd"))
         with pytest.raises(ConfigError) as caught:
-            await daemon.services.reload(False, False)
+            await daemon.services.reload(False, False, "admin")
         assert [word for word in (str(file), "line ", "routing.routers[0]", "'second'") if word not in caught.value.message] == []
         assert (names(), daemon.lane.catalog.routers) == (["file_routers:first"], ("file_routers:first",))
         file.write_text(text.replace("file_routers:first", "file_routers:second"))
-        await daemon.services.reload(True, False)
+        await daemon.services.reload(True, False, "admin")
         assert names() == ["file_routers:first"]
-        await daemon.services.reload(False, False)
+        await daemon.services.reload(False, False, "admin")
         assert (names(), daemon.lane.catalog.routers) == (["file_routers:second"], ("file_routers:second",))
 
 
