@@ -28,6 +28,8 @@ SHRINK_MAX = 0.2
 """The part of the priced models that may go from one list to the next of the same source."""
 JUMP_MAX = 10
 """How many times a price may be multiplied or divided from one list to the next."""
+DIFFER_MAX = 0.2
+"""The part of the prices that two sources both know, and that may jump from one to the other."""
 DEAREST_PUSD = 10_000 * 10**6
 """10,000 USD per million tokens: beyond it stands a slip of the unit, not a price."""
 TOLD_MAX = 5
@@ -212,7 +214,8 @@ def objections(before: Sequence[Known], after: Sequence[Known]) -> list[str]:
 
     Args:
         before: what is in force.
-        after: the new one. How many models it has is compared with a list of the same source alone.
+        after: the new one. How many models it has is compared with a list of the same source alone; two sources may differ in some
+            prices, as one may list at nothing what a subscription covers.
     """
     old, new = _priced(before), _priced(after)
     found = []
@@ -223,8 +226,9 @@ def objections(before: Sequence[Known], after: Sequence[Known]) -> list[str]:
         found.append(
             f"It has prices of {len(new)} models, and the one in force of {len(old)}: more than {SHRINK_MAX:.0%} are gone."
         )
-    jumps = [name for name, price in new.items() if name in old and _jumps(old[name], price)]
-    if jumps:
+    both = [name for name in new if name in old]
+    jumps = [name for name in both if _jumps(old[name], new[name])]
+    if len(jumps) > (0 if is_next else DIFFER_MAX * len(both)):
         found.append(f"More than {JUMP_MAX} times as much or as little as before is asked for {_named(jumps)}.")
     dear = [name for name, price in new.items() if max(price.dearest_pusd(_LARGEST_TOKENS)) > DEAREST_PUSD]
     if dear:
