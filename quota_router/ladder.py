@@ -212,20 +212,23 @@ class Ladders:
             self._known_for = (catalog, today, edition)
         known = self._known.get(model.name)
         if known is None:
-            known = self._known[model.name] = tuple(
-                Served(
-                    model=rung_of,
-                    attachment=attachment,
-                    provider=catalog.providers[attachment.provider],
-                    price=self.price_of(attachment, catalog, now),
-                    subjects=rung_subjects(attachment.provider, catalog.providers[attachment.provider].account, rung_of.name),
-                    caution=caution_of(catalog.providers[attachment.provider]),
-                    capabilities=None if rung_of.capabilities is None else frozenset(rung_of.capabilities),
-                )
-                for rung_of in _with_fallbacks(model, catalog)
-                for attachment in rung_of.attachments
-            )
+            rungs = [rung for rung_of in _with_fallbacks(model, catalog) for rung in self._rungs_of(rung_of, catalog, now)]
+            known = self._known[model.name] = tuple(rungs)
         return known
+
+    def _rungs_of(self, model: Model, catalog: Catalog, now: datetime) -> Iterator[Served]:
+        capabilities = None if model.capabilities is None else frozenset(model.capabilities)
+        for attachment in model.attachments:
+            provider = catalog.providers[attachment.provider]
+            yield Served(
+                model=model,
+                attachment=attachment,
+                provider=provider,
+                price=self.price_of(attachment, catalog, now),
+                subjects=rung_subjects(provider.name, provider.account, model.name),
+                caution=caution_of(provider),
+                capabilities=capabilities,
+            )
 
     def _candidate(
         self, call: Call, whose: tuple[str, ...], served: Served, way: Way, learned: Mapping[tuple[str, str], Learned]
