@@ -1,9 +1,11 @@
 """
 Any words in any order: the ledger answers what a model of plain dicts answers, and keeps every law after every step.
 
-Law: after each step everything on disk is read again and judged by `laws_kit` (alone) and `model_kit` (against the model). Words
-are hold, settle, void, expire, late, adjust, extend, renew, raise, lower or disable a limit, give it another window, set the clock,
-restart, die, and any earlier word said again; on PostgreSQL there may be a second daemon, on SQLite it is refused.
+Law: after each step everything on disk is read again and judged by `laws_kit` (alone), `model_kit` (against the model) and the
+product's own `verify`: that one after each step of the heavy run, and after each tenth of the normal one, where it would take most
+of the time. Words are hold, settle, void, expire, late, adjust, extend, renew, raise, lower or disable a limit, give it another
+window, set the clock, restart, die, and any earlier word said again; on PostgreSQL there may be a second daemon, on SQLite it is
+refused.
 Never: waits for the clock; an edit of the catalog has an instant of its own, as it has everywhere but in a test.
 
 The normal run makes some hundred steps on each database, the same ones every time. Others, and more of them, for a night:
@@ -50,6 +52,7 @@ from model_kit import (
     grown,
     tell,
 )
+from tamper_kit import judge
 from waiting_kit import until
 
 from quota_router.core.calls import Plane
@@ -180,6 +183,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     bench: ClassVar[Bench]
     ledger_kind: ClassVar[type[Ledger]] = Ledger
+    verified_every: ClassVar[int] = 10
+    """so many steps"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -484,6 +489,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 hold_to("I5", self.book.is_within(limit, now), f"{limit} took {self.book.taken(limit, now)}")
         self.looked += 1
         self.check_present(self.which(self.looked))
+        if self.looked % self.verified_every == 0:
+            verdict = judge(self.folder, instant(now))
+            hold_to("I16", verdict.is_whole, [finding.text for finding in verdict.findings])
 
     def check_present(self, daemon: Daemon) -> None:
         """What a daemon decides by is what the model counts."""
@@ -502,6 +510,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def look(self, daemon: Daemon) -> tuple[State, datetime]:
         return await asyncio.gather(daemon.lane.snapshot(), daemon.lane.run(TellTime()))
+
+
+class VerifiedMachine(LedgerMachine):
+    """Likewise, and the ledger is verified after each step."""
+
+    verified_every = 1 if not IS_SMALL else 4
 
 
 def run_machine(folder: Path, *, examples: int, steps: int, kind: type[LedgerMachine] = LedgerMachine, **more: Any) -> None:
@@ -526,6 +540,7 @@ def test_ten_thousand_words_keep_every_law(tmp_path, database):
     night = settings.get_profile("night")
     run_machine(
         tmp_path,
+        kind=VerifiedMachine,
         examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "30" if IS_SMALL else "200")),
         steps=50,
         derandomize=IS_SMALL,
