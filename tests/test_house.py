@@ -282,6 +282,14 @@ def test_the_way_of_a_call_names_files_that_are_there():
     assert [str(file) for file in files if not file.is_file()] == []
 
 
+def test_what_is_promised_is_shown_by_commands_that_are_there():
+    promised = rows("What is promised")
+    assert all(re.search(r"`(pytest|python) ", row[1]) for row in promised)
+    named = {name for row in promised for name in re.findall(r"(?:tests|benchmarks)/\w+\.py", row[1])}
+    assert {"benchmarks/kill.py", "benchmarks/reconcile.py", "benchmarks/verify.py"} < named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
 def test_the_gate_uses_the_command_of_the_readme():
     command = re.search(r"^python3 -m venv .*pytest$", section("Test it"), re.MULTILINE)[0]
     assert command in (ROOT / ".ci" / "run").read_text()
