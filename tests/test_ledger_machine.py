@@ -541,7 +541,7 @@ def test_ten_thousand_words_keep_every_law(tmp_path, database):
     run_machine(
         tmp_path,
         kind=VerifiedMachine,
-        examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "30" if IS_SMALL else "200")),
+        examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "24" if IS_SMALL else "200")),
         steps=50,
         derandomize=IS_SMALL,
         database=None if IS_SMALL else night.database,
