@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
 from msgspec import Struct
 
 from quota_router.core.billing import BYTES_PER_TOKEN, bill, count_what_passed
@@ -29,6 +30,9 @@ class Refused(Struct, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+log = structlog.get_logger()
 
 
 class Failed(Exception):
@@ -152,6 +156,16 @@ class Attempt:
         Tokens that the upstream reported are posted; without a report nothing is booked, unless the upstream may have charged: then
         the input is assumed.
         """
+        log.warning(
+            "an attempt failed",
+            action="attempt_failed",
+            call_id=self.call.id,
+            provider=self.hold.provider,
+            model=self.hold.model,
+            failure=failure.kind.value,
+            status=failure.status,
+            cause=failure.cause,
+        )
         if self.reader is not None:
             reported = self.reader.usage
         if reported is not None:

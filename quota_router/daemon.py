@@ -166,7 +166,8 @@ async def open_daemon(
             Lane(engines.lane, engines.tenure, settle_wait_s=settings.settle_wait_s, spill=spill)
         )
         check_clock(lane, clock(), accept=accept_clock)
-        log_changes(await lane.edit_catalog(desired))
+        if loaded.path is not None:  # no file says nothing: what another one said stays
+            log_changes(await lane.edit_catalog(desired))
         reach(CrashPoint.BEFORE_RECONCILE)
         orphans = await reconcile(lane)
         reach(CrashPoint.AFTER_RECONCILE)

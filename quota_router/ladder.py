@@ -6,9 +6,10 @@ Never: judges a rung: what is full, cooling or over budget is read inside the wr
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from difflib import get_close_matches
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,7 +27,7 @@ from quota_router.core.restraints import Caution, caution_of
 from quota_router.core.secrets import Secret
 from quota_router.core.ways import AUTO, Way
 from quota_router.dialects import dialect_of
-from quota_router.errors import RequestError, UnknownModel
+from quota_router.errors import InvalidRequest, RequestError, UnknownModel
 from quota_router.store.prices import PriceBook
 
 BYTES_PER_TOKEN_MOST = 12
@@ -35,6 +36,7 @@ BYTES_PER_TOKEN_MOST = 12
 SESSION_HEADERS = ("x-claude-code-session-id", "session-id", "session_id", "x-session-affinity")
 """How tools name a session without being told to: Claude Code since 2.1.86, Codex, opencode (their issues, read 2026-11-25)."""
 SESSION_MAX_CHARS = 256
+NAMES_COMPARED_MAX = 500
 _SENSES = frozenset({"vision", "audio", "files"})
 AUTO_MODELS_MAX = 32
 """So many models are tried for `auto`: whoever finds them all unusable is told."""
@@ -116,6 +118,9 @@ class Ladders:
         Raises:
             UnknownModel: nothing is served on any of *ways*; it tells of the last.
         """
+        if call.pinned_provider is not None and call.pinned_provider not in catalog.providers:
+            nearest = _nearest(call.pinned_provider, catalog.providers)
+            raise InvalidRequest(f"No provider {call.pinned_provider!r} is configured{nearest}", param="provider")
         served, along = self._along(call, ways, catalog, now)
         call = along[0].call or call
         session, is_explicit = _session_of(call) if _has_choice(served) else (None, False)
@@ -326,7 +331,13 @@ def find_model(name: str | None, catalog: Catalog) -> Model:
     known = catalog.models.get(asked)
     if known is not None and (known.enabled or not known.attachments):
         raise UnknownModel(f"The model {asked!r} has no explicit provider attachments configured.")
-    raise UnknownModel(f"No model {asked!r} is served here. `GET /v1/models` lists the models.")
+    raise UnknownModel(f"No model {asked!r} is served here{_nearest(asked, catalog.models)} `GET /v1/models` lists the models.")
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """The end of a sentence about a name nobody knows. Of very many names none is looked for: it would hold up other calls."""
+    near = get_close_matches(name, known, n=1) if len(known) <= NAMES_COMPARED_MAX else []
+    return f": did you mean {near[0]!r}?" if near else "."
 
 
 def _with_fallbacks(model: Model, catalog: Catalog) -> Iterator[Model]:

@@ -36,7 +36,6 @@ from quota_router.core.routers import (
     RouterContext,
     RoutingRequest,
     RoutingResult,
-    Said,
     Transform,
     answer_of,
     compose,
@@ -197,10 +196,8 @@ async def ask(
                 said = await _said_by(own, now, context)
                 if isinstance(said, RoutingRequest):
                     now = said
-                elif said is not None:
-                    ways = _ways(own, said, now, context)
-                    if ways:
-                        return Asked(request=now, router=own.name, ways=ways)
+                elif said:
+                    return Asked(request=now, router=own.name, ways=said)
     except TimeoutError:
         log.warning("the routers took too long; the call goes on without them", action="router_late", router=asking, s=timeout_s)
     return Asked(request=now)
@@ -214,12 +211,24 @@ def _unrolled(routers: Sequence[OwnRouter]) -> Iterator[OwnRouter]:
             yield own
 
 
-async def _said_by(own: OwnRouter, request: RoutingRequest, context: RouterContext) -> Said:
+async def _said_by(
+    own: OwnRouter, request: RoutingRequest, context: RouterContext
+) -> RoutingRequest | tuple[RoutingResult, ...] | None:
+    """Ask one router: what it makes of the request, or the ways that it means; nothing when it does not take the call."""
     try:
-        return await answer_of(own.router, request, context)
-    except Exception as error:  # noqa: BLE001 -- whatever it is, it is not ours, and no call may fail of it
+        said = await answer_of(own.router, request, context)
+        return _ways(own, said, request, context) if isinstance(said, RoutingResult) else said
+    except BaseException as error:  # whatever it is, even an exit, it is not ours, and no call may fail of it
+        if _is_ours(error):
+            raise
         _log_failure(own.name, error, "a router broke; the call goes on without it")
         return None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the call itself was cancelled, by its caller or by the time that routers have."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _ways(own: OwnRouter, said: RoutingResult, request: RoutingRequest, context: RouterContext) -> tuple[RoutingResult, ...]:
@@ -278,13 +287,13 @@ def transformed(call: Call, transform: Transform | None, router: str | None) -> 
             else:
                 members.pop(name, None)
         parsed = dialect_of(call.family).read(call.operation, call.body.rewritten(members))
-    except Exception as error:
+    except BaseException as error:
         _log_failure(router or "", error, "a router's transform broke")
         raise TransformFailed from error
     return replace(call, body=parsed, facts=replace(parsed.facts, model=call.facts.model))
 
 
-def _log_failure(router: str, error: Exception, sentence: str) -> None:
+def _log_failure(router: str, error: BaseException, sentence: str) -> None:
     """Say where it broke; not with what, which may be a prompt."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

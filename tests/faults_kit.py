@@ -25,9 +25,10 @@ BOUND_S = 20
 LOOK_S = 0.01
 """Between two looks at something that nobody announces."""
 
-_REFUSING = "$$ BEGIN RAISE EXCEPTION 'disk full'; END $$"
+# As a full disk does: not as a row that is wrong, which is refused by itself.
+_REFUSING = "$$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = 'disk_full'; END $$"
 _FULL = {
-    "sqlite": "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    "sqlite": "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} BEGIN SELECT abs(-9223372036854775807 - 1); END",
     "postgres": "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} EXECUTE FUNCTION full()",
 }
 _ROOM = {"sqlite": "DROP TRIGGER full_{0}", "postgres": "DROP TRIGGER full_{0} ON {0}"}

@@ -23,6 +23,7 @@ from quota_router.store.lane import Lane
 from quota_router.store.ledger import Admit
 from quota_router.store.migrate import upgrade
 from quota_router.store.open import Durability, open_engines
+from quota_router.store.spill import Spill
 from quota_router.store.state import State
 from quota_router.store.tenure import Job
 
@@ -148,11 +149,13 @@ class ForgetCooldowns(Job[None]):
 
 
 @asynccontextmanager
-async def open_ledger(folder: Path, clock: Clock, of: Catalog | None = None, settle_wait_s: float = 1) -> AsyncIterator[Lane]:
+async def open_ledger(
+    folder: Path, clock: Clock, of: Catalog | None = None, settle_wait_s: float = 1, *, spill: Spill | None = None
+) -> AsyncIterator[Lane]:
     """Open the ledger in *folder* as a daemon would; opened again it is the same ledger."""
     async with open_engines(url_of(folder), Durability.POWER, clock) as engines:
         await upgrade(engines.write)
-        async with Lane(engines.lane, engines.tenure, settle_wait_s=settle_wait_s) as lane:
+        async with Lane(engines.lane, engines.tenure, settle_wait_s=settle_wait_s, spill=spill) as lane:
             if of is not None:
                 await lane.edit_catalog(of)
             lane.reader, lane.writer = engines.read, engines.write

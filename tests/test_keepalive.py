@@ -251,3 +251,26 @@ def _last_error(body: bytes, dialect: str):
         case _:
             assert (fields["event"], data["type"]) == ("error", "error")
             return data["error"]
+
+
+async def test_nothing_is_sent_behind_the_end_of_an_answer_that_is_read_slowly(between, monkeypatch):
+    """
+    The last piece waits for its reader for several beats: what is still in the pipe is the end, and a comment behind it would be
+    taken for the beginning of the next answer.
+    """
+    sent = []
+
+    class Slow:
+        async def write(self, data):
+            sent.append(data)
+
+        async def write_eof(self, data):
+            sent.append(data)
+            await asyncio.sleep(PAUSE_S)
+
+    stream = sink.HttpSink(object(), "call", is_stream=True)
+    monkeypatch.setattr(sink.HttpSink, "is_gone", False)
+    stream._response = Slow()
+    await stream.write(b"data: 1\n\n", 1)
+    await stream.finish(b"data: [DONE]\n\n")
+    assert sent == [b"data: 1\n\n", b"data: [DONE]\n\n"]

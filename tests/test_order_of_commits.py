@@ -298,7 +298,7 @@ async def test_a_call_cancelled_after_it_was_sent_is_booked_for_what_was_seen(ho
     await house.upstream.left.wait()
 
 
-FULL = "CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+FULL = "CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT abs(-9223372036854775807 - 1); END"
 
 
 @deliveries

@@ -126,8 +126,33 @@ async def fail_later(*_: Any) -> RoutingResult:
     raise TimeoutError("SECRET")
 
 
+def raising(error: BaseException) -> Any:
+    def router(*_: Any) -> RoutingResult:
+        raise error
+
+    return router
+
+
 @pytest.mark.parametrize(
-    "broken", [fail, fail_later, lambda *_: "all", lambda *_: RoutingResult(""), chain(fail), failover("all", fail)]
+    "broken",
+    [
+        fail,
+        fail_later,
+        lambda *_: "all",
+        lambda *_: RoutingResult(""),
+        chain(fail),
+        failover("all", fail),
+        *(raising(error("SECRET")) for error in (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)),
+        lambda *_: RoutingResult("all", alternatives=("SECRET",)),
+        lambda *_: RoutingResult("all", alternatives=5),
+        lambda *_: RoutingResult("all", provider=["SECRET"]),
+        lambda request, _: request.changed(workflow=["SECRET"]),
+        lambda request, _: request.changed(labels="SECRET"),
+        lambda request, _: request.changed(labels=5),
+        lambda request, _: request.changed(model=5),
+        lambda request, _: request.changed(priority="1"),
+        lambda request, _: request.changed(labels=["x" * 129]),
+    ],
 )
 async def test_row_4_1_a_router_that_breaks_has_said_not_mine_and_is_logged_by_name_without_a_prompt(broken):
     with capture_logs() as logs:
@@ -261,10 +286,17 @@ def test_what_a_router_does_to_the_body_it_looks_at_is_not_sent():
     assert transformed(call, lambda body: body, "it").body.members()["messages"] != []
 
 
+def test_words_that_a_router_gives_as_a_list_are_taken():
+    changed = RoutingRequest().changed(requires=["vision", "vision"], labels=["a", "b"])
+    assert (changed.requires, changed.labels) == (frozenset({"vision"}), ("a", "b"))
+
+
 @pytest.mark.parametrize(
     "transform",
     [
         fail,
+        raising(SystemExit("SECRET")),
+        raising(KeyboardInterrupt("SECRET")),
         lambda _: None,
         lambda _: {"messages": object()},
         lambda body: {**body, "max_tokens": "many"},

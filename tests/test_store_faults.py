@@ -19,13 +19,16 @@ from books_kit import read_books
 from daemon_kit import environ, get
 from database_kit import POSTGRES, SQLITE
 from faults_kit import refusing, session
-from ledger_kit import Clock, admit, catalog, limit, open_ledger, post
+from ledger_kit import Clock, admit, call, catalog, limit, open_ledger, post
+from msgspec.structs import replace
 from outage_kit import KEYS, House, address_of, launch, open_house, open_house_apart
 from sqlalchemy.engine import make_url
 
-from quota_router.errors import LedgerUnavailable
+from quota_router.core.catalog import Caller
+from quota_router.errors import LedgerUnavailable, QuotaRouterError
 from quota_router.store import lane as lane_room
 from quota_router.store.ledger import Settle
+from quota_router.store.spill import Spilled, claim_spill
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ async def test_a_database_that_refuses_writes_refuses_admission_and_keeps_settle
     of = catalog(limit())
     async with open_ledger(tmp_path, clock, of, settle_wait_s=30) as lane:
         hold = (await lane.run(admit(of))).hold
-        full = "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        full = "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} BEGIN SELECT abs(-9223372036854775807 - 1); END"
         await asyncio.to_thread(alter, tmp_path, full.format("entries"), full.format("calls"))
         settling = asyncio.ensure_future(lane.run(Settle(hold_id=hold.id, settlement=post()), settles=True))
         with pytest.raises(LedgerUnavailable):
@@ -74,6 +77,44 @@ async def test_a_database_that_refuses_writes_refuses_admission_and_keeps_settle
         assert (await gauge(lane, clock)).posted == 1
 
 
+POISON = "CREATE TRIGGER poison BEFORE INSERT ON entries WHEN NEW.caller = 'poison' BEGIN SELECT RAISE(ABORT, 'refused'); END"
+
+
+async def test_a_row_that_the_database_refuses_stops_nobody_else(tmp_path, clock):
+    """
+    What it would have booked waits for a person; its hold stays open, and calls beside it and after it go on.
+    """
+    of = catalog(limit())
+    with contextlib.closing(claim_spill(tmp_path)) as spill:
+        async with open_ledger(tmp_path, clock, of, spill=spill) as lane:
+            poisoned = replace(call(), caller=Caller(name="poison", token_sha256="0" * 64))
+            bad, good = (await lane.run(admit(of, poisoned))).hold, (await lane.run(admit(of))).hold
+            await asyncio.to_thread(alter, tmp_path, POISON)
+            jobs = [Settle(hold_id=hold.id, settlement=post()) for hold in (bad, good)]
+            told = await asyncio.gather(*(lane.run(job, settles=True) for job in jobs), return_exceptions=True)
+            assert isinstance(told[0], QuotaRouterError)
+            assert told[1].state == "posted"
+            assert (await lane.run(admit(of))).hold.id not in {bad.id, good.id}
+            assert lane.trouble is None
+        assert not spill
+    (line,) = (tmp_path / "settlements-1.refused").read_text().splitlines()
+    assert bad.id in line
+
+
+async def test_a_spilled_row_that_the_database_refuses_does_not_keep_a_ledger_from_opening(tmp_path, clock):
+    of = catalog(limit())
+    async with open_ledger(tmp_path, clock, of) as lane:
+        poisoned = replace(call(), caller=Caller(name="poison", token_sha256="0" * 64))
+        bad, good = (await lane.run(admit(of, poisoned))).hold, (await lane.run(admit(of))).hold
+    await asyncio.to_thread(alter, tmp_path, POISON)
+    with contextlib.closing(claim_spill(tmp_path)) as spill:
+        spill.keep([Spilled(hold_id=hold.id, settlement=post()) for hold in (bad, good)])
+        async with open_ledger(tmp_path, clock, of, spill=spill) as lane:
+            assert (await lane.run(Settle(hold_id=good.id, settlement=post()))).replayed
+        assert not spill
+    assert bad.id in (tmp_path / "settlements-1.refused").read_text()
+
+
 async def test_a_database_that_cannot_be_opened_for_a_while_keeps_settlements_and_the_lane(tmp_path, clock):
     """
     The connection was lost, and what stands at the ledger's place is no ledger: the lane refuses until it is back, and lives.
@@ -82,7 +123,7 @@ async def test_a_database_that_cannot_be_opened_for_a_while_keeps_settlements_an
     state, gone = tmp_path / "state", tmp_path / "gone"
     async with open_ledger(tmp_path, clock, of, settle_wait_s=30) as lane:
         hold = (await lane.run(admit(of))).hold
-        full = "CREATE TRIGGER full_entries BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        full = "CREATE TRIGGER full_entries BEFORE INSERT ON entries BEGIN SELECT abs(-9223372036854775807 - 1); END"
         await asyncio.to_thread(alter, tmp_path, full)
         state.rename(gone)
         state.mkdir(mode=0o700)

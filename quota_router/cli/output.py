@@ -14,17 +14,20 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from quota_router.core.pricing import format_usd
 
 PIPE_WIDTH = 160
 """Columns where nobody says how wide the page is."""
+_ANY_WIDTH = 10_000
+_INDENT, _GAP = "    ", "   "
 UNKNOWN = "?"
 NOTHING = "-"
 STDERR = 2
@@ -38,21 +41,45 @@ def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, footer: Sequence[str] | None = None) -> None:
-    """Print a table; a column whose name begins with `>` is set to the right."""
+    """
+    Print a table; a column whose name begins with `>` is set to the right.
+
+    On a page that is too narrow for it each row becomes a block of its own: no name is broken, and no amount is cut.
+    """
+    told = [tuple(row) for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_footer=footer is not None)
     for index, column in enumerate(columns):
-        is_number = column.startswith(">")
-        table.add_column(
-            column.removeprefix(">"),
-            footer=footer[index] if footer else "",
-            justify="right" if is_number else "left",
-            no_wrap=is_number,
-            overflow="fold",
-        )
-    for row in rows:
+        align: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), footer=footer[index] if footer else "", justify=align, no_wrap=True)
+    for row in told:
         table.add_row(*row)
-    is_page = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(width=None if is_page else PIPE_WIDTH, markup=False, emoji=False, highlight=False).print(table)
+    console = Console(markup=False, emoji=False, highlight=False)
+    needed = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).maximum
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        console = Console(width=max(PIPE_WIDTH, needed), markup=False, emoji=False, highlight=False)
+    if needed <= console.width:
+        console.print(table)
+    else:
+        _print_blocks(title, columns, [*told, *([footer] if footer else [])], console.width)
+
+
+def _print_blocks(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
+    """Print each row as its first cell and, below it, what the others say; what says nothing is left out."""
+    typer.echo(title)
+    for name, *cells in rows:
+        typer.echo(f"\n  {name}")
+        line = _INDENT
+        for column, cell in zip(columns[1:], cells, strict=True):
+            if cell in {"", NOTHING}:
+                continue
+            said = f"{column.removeprefix('>')} {' '.join(cell.split())}"
+            if line.strip() and len(line) + len(said) > width:
+                typer.echo(line.rstrip())
+                line = _INDENT
+            line += f"{said}{_GAP}"
+        if line.strip():
+            typer.echo(line.rstrip())
+    typer.echo()
 
 
 def show_usd(nusd: int | None) -> str:

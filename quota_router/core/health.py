@@ -118,6 +118,8 @@ BREAKS = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 
 FORBIDDEN = "network_refused"
 """The cause where our own network policy forbids the address."""
+HOPELESS = frozenset({FORBIDDEN, "not_found"})
+"""Causes that a moment does not change; the other is that of a program that is not installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

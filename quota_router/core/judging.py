@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from quota_router.core.breaker import free_at, may_try
 from quota_router.core.candidates import Candidate, Question, Reason, Rung
-from quota_router.core.catalog import Billing
+from quota_router.core.catalog import Billing, Family
 from quota_router.core.health import Cooldown, Failure, FailureKind
 from quota_router.core.holds import amount_held
 from quota_router.core.limits import Enforcement, Gauge, Kind, Limit, Unit
@@ -21,6 +21,13 @@ from quota_router.core.restraints import restrain
 
 _NEEDS_BOUND = frozenset({Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS})
 """Units of which an attempt without an upper bound could take more than is left."""
+
+
+_ASK_AT = {
+    Family.OPENAI: "The model is served in the openai dialect: ask for it at `/v1/chat/completions` or `/v1/responses`.",
+    Family.ANTHROPIC: "The model is served in the anthropic dialect: ask for it at `/v1/messages`.",
+}
+_PRICELESS = "Nobody knows what it costs: give the model its price, or `unmetered = true` to its attachment."
 
 
 def refuse(candidate: Candidate, question: Question, now: datetime) -> Rung | None:
@@ -54,7 +61,11 @@ def _lasting(candidate: Candidate, question: Question, now: datetime) -> Iterato
     if candidate.tried is not None:
         yield _already_tried(candidate, candidate.tried, now)
     if question.family not in {None, provider.family}:
-        yield _skip(candidate, Reason.DIALECT_MISMATCH, {"asked": question.family, "answers": provider.family})
+        yield _skip(
+            candidate,
+            Reason.DIALECT_MISMATCH,
+            {"asked": question.family, "answers": provider.family, "remedy": _ASK_AT[provider.family]},
+        )
     yield from _unable(candidate, question)
 
 
@@ -126,7 +137,7 @@ def _unjudgeable(candidate: Candidate, question: Question, binding: list[Limit])
     if question.max_cost_nusd is not None:
         priced_limits.append("max-cost")
     if priced_limits and not candidate.estimate.is_priced and not candidate.attachment.unmetered:
-        yield _skip(candidate, Reason.UNPRICED, {"limit": priced_limits[0]})
+        yield _skip(candidate, Reason.UNPRICED, {"limit": priced_limits[0], "remedy": _PRICELESS})
     if candidate.estimate.upper is not None:
         return
     is_flat = candidate.provider.billing is Billing.FLAT  # whatever it uses, it asks for no usd

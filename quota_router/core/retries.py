@@ -11,7 +11,7 @@ A call repeats a rung that broke (`transient`, `overloaded`) when it is the only
 
 from dataclasses import dataclass
 
-from quota_router.core.health import BREAKS, FORBIDDEN, Failure
+from quota_router.core.health import BREAKS, HOPELESS, Failure
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 8.0
@@ -43,8 +43,10 @@ class Retries:
 
 
 def is_repeatable(failure: Failure) -> bool:
-    """Whether the same request may do better on the same rung in a moment. What the network policy forbids stays forbidden."""
-    return failure.kind in BREAKS and failure.until is None and failure.cause != FORBIDDEN
+    """Whether the same request may do better on the same rung in a moment. What our own policy forbids stays
+    forbidden, and a program that is not there will not be.
+    """
+    return failure.kind in BREAKS and failure.until is None and failure.cause not in HOPELESS
 
 
 def budget(running: int) -> int:

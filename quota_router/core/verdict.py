@@ -40,9 +40,8 @@ def say_none_usable(decision: NoneUsable, now: datetime) -> NoUsableProvider:
         status, code, text = 503, "no_usable_provider", "No provider is available"
     told = ", ".join(f"{rung.provider}: {_tell(rung)}" for rung in rungs)
     when = f" Try again in {ceil(retry_after_s)} s." if retry_after_s is not None else ""
-    remedies = dict.fromkeys(rung.detail[key] for rung in rungs for key in ("why", "remedy") if key in rung.detail)
     return NoUsableProvider(
-        " ".join([f"{text} ({told}).{when}", *remedies]),
+        " ".join([f"{text} ({told}).{when}", *_remedies(rungs)]),
         status=status,
         code=code,
         rungs=[show_rung(rung) for rung in rungs],
@@ -86,6 +85,14 @@ def _tell(rung: Rung) -> str:
     limit = rung.detail.get("limit")
     cause = rung.cause or limit
     return f"{rung.reason} ({cause})" if cause else f"{rung.reason}"
+
+
+def _remedies(rungs: Sequence[Rung]) -> Mapping[str, None]:
+    """What may be done about it: each sentence once, in the order of the rungs."""
+    said = [
+        (rung.detail.get("why") if rung.reason is Reason.CAPABILITY_MISSING else None, rung.detail.get("remedy")) for rung in rungs
+    ]
+    return dict.fromkeys(sentence for pair in said for sentence in pair if sentence)
 
 
 def _is_about_quota(rung: Rung) -> bool:

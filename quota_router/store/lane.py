@@ -285,21 +285,28 @@ class Lane:
             ticket = waiting[0]
             try:
                 (answer,) = await self._commit([ticket])
-            except self._writer.failures as failure:
-                error = failure
-                await self._in_thread(self._writer.disconnect)
-                is_down = True
-                break
-            except Exception as mistake:  # of ours, in one job: it must not stop the lane
-                log.exception("a job broke", action="job_broke", job=type(ticket.job).__name__)
-                await self._in_thread(self._writer.let_go, mistake)
-                answer = _caused(QuotaRouterError(), mistake)
+            except Exception as failure:  # noqa: BLE001 -- the database's, or a mistake of ours
+                if is_down := self._writer.is_down(failure):
+                    error = failure
+                    await self._in_thread(self._writer.disconnect)
+                    break
+                answer = await self._leave_out(ticket, failure)
             waiting.popleft()
             ticket.give(answer)
         if waiting and is_down:
             self._queue.extendleft(reversed(waiting))
             self._wake.set()
             self.trouble = self._writer.describe(error)
+
+    async def _leave_out(self, ticket: Ticket, error: Exception) -> QuotaRouterError:
+        """Go on without a job that breaks, or whose rows the database refuses: it must not stop the lane."""
+        log.error("a job broke", action="job_broke", job=type(ticket.job).__name__, exc_info=error)
+        await self._in_thread(self._writer.let_go, error)
+        settlements = ticket.job.settlements if ticket.job is not None else ()
+        if self._spill is not None:
+            for hold_id, settlement in settlements:
+                await self._in_thread(self._spill.refuse, Spilled(hold_id=hold_id, settlement=settlement))
+        return _caused(QuotaRouterError(), error)
 
     async def _run_edit(self, ticket: Ticket) -> None:
         assert ticket.edit is not None

@@ -90,6 +90,23 @@ class Spill:
         os.fdatasync(self._fd)
         self._end = 0
 
+    def refuse(self, spilled: Spilled) -> None:
+        """
+        Put a settlement that the database refuses by itself into the file `*.refused` beside this one: it waits for a person.
+
+        Raises:
+            LedgerUnavailable: it could not be written there.
+        """
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self.path.with_suffix(".refused"), flags, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(_line(spilled))
+                file.flush()
+                os.fdatasync(fd)
+        except OSError as exc:
+            raise LedgerUnavailable("A refused settlement cannot be kept beside the spill file.") from exc
+
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._fd)

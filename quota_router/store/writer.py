@@ -24,7 +24,7 @@ from quota_router.crashpoints import CrashPoint, reach
 from quota_router.errors import ConfigError, LedgerUnavailable, QuotaRouterError
 from quota_router.store.ledger import Settle
 from quota_router.store.rows import Entry, NewHold, statements_for, write_rows
-from quota_router.store.spill import Spill
+from quota_router.store.spill import Spill, Spilled
 from quota_router.store.state import State
 from quota_router.store.tenure import Job, Tenure
 
@@ -115,8 +115,7 @@ class Writer:
         waiting = list(spill.read())
         for start in range(0, len(waiting), REPLAY_BATCH):
             batch = waiting[start : start + REPLAY_BATCH]
-            answers = self.commit([Settle(hold_id=spilled.hold_id, settlement=spilled.settlement) for spilled in batch])
-            for spilled, answer in zip(batch, answers, strict=True):
+            for spilled, answer in zip(batch, self._book(batch, spill), strict=True):
                 if isinstance(answer, QuotaRouterError):
                     log.error(
                         "a spilled settlement cannot be booked", action="spill_refused", hold_id=spilled.hold_id, reason=answer.code
@@ -124,6 +123,20 @@ class Writer:
         reach(CrashPoint.IN_REPLAY)
         spill.clear()
         log.warning("spilled settlements were booked", action="spill_replayed", settlements=len(waiting))
+
+    def _book(self, batch: Sequence[Spilled], spill: Spill) -> list[Any]:
+        """Book what was spilled, one by one if need be: a settlement that the database refuses keeps no other one waiting."""
+        try:
+            return self.commit([Settle(hold_id=spilled.hold_id, settlement=spilled.settlement) for spilled in batch])
+        except self.failures as error:
+            if self.is_down(error) or self.is_contention(error):
+                raise
+            self.let_go(error)
+            if len(batch) == 1:
+                log.exception("the database refuses a settlement", action="settlement_refused", hold_id=batch[0].hold_id)
+                spill.refuse(batch[0])
+                return [QuotaRouterError()]
+            return [answer for spilled in batch for answer in self._book([spilled], spill)]
 
     def is_down(self, error: Exception) -> bool:
         """Whether the database itself fails, as opposed to one job's rows."""

@@ -76,7 +76,8 @@ class HttpSink:
             raise CallerGone from gone
 
     async def finish(self, data: bytes = b"") -> None:
-        """Send the last piece and end the answer."""
+        """Send the last piece and end the answer. From here on no comment is sent: nothing may stand behind the end."""
+        self.close()
         if self._response is None and self._beating is None:
             self._response = web.Response(status=self._status, headers=self._headers, body=data)
             return

@@ -34,6 +34,13 @@ _CHANGEABLE = frozenset(
     }
 )
 
+_WORDS = frozenset({"labels", "requires"})
+_NUMBERS = frozenset({"priority", "retry_count", "input_tokens", "max_output_tokens"})
+WORDS_MAX = 32
+WORD_MAX_CHARS = 128
+TEXT_MAX_CHARS = 256
+NUMBER_MAX = 2**53
+
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingRequest:
@@ -90,7 +97,33 @@ class RoutingRequest:
             strange = ", ".join(sorted(options.keys() - _CHANGEABLE))
             raise TypeError(f"a router cannot change {strange}: it may change {', '.join(sorted(_CHANGEABLE))}.")
         added = () if transform is None else (transform,)
+        for name, value in options.items():
+            options[name] = _checked(name, value)
         return replace(self, transforms=(*self.transforms, *added), **options)
+
+
+def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 -- whatever a router gave
+    """
+    A changed option in its own type: lists of words may be any collection of them.
+
+    Raises:
+        TypeError: it is of no use here.
+    """
+    if name in _WORDS:
+        if isinstance(value, str) or not all(isinstance(word, str) and 0 < len(word) <= WORD_MAX_CHARS for word in value):
+            raise TypeError(f"{name} are words in a list, each of at most {WORD_MAX_CHARS} characters.")
+        words = tuple(dict.fromkeys(value))
+        if len(words) > WORDS_MAX:
+            raise TypeError(f"{name} are at most {WORDS_MAX} words.")
+        return frozenset(words) if name == "requires" else words
+    if value is None:
+        return value
+    if name in _NUMBERS:
+        if type(value) is not int or abs(value) > NUMBER_MAX:
+            raise TypeError(f"{name} is a whole number.")
+    elif not isinstance(value, str) or not 0 < len(value) <= TEXT_MAX_CHARS:
+        raise TypeError(f"{name} is a text of at most {TEXT_MAX_CHARS} characters.")
+    return value
 
 
 def request_of(call: Call, read: Callable[[], Mapping[str, Any]], requires: frozenset[str]) -> RoutingRequest:

@@ -21,7 +21,7 @@ class RoutingResult:
     Where a call goes.
 
     Raises:
-        ValueError: it names no model, or its confidence is none.
+        TypeError, ValueError: it names no model, or something of it is not what it is to be.
     """
 
     model: str
@@ -39,6 +39,10 @@ class RoutingResult:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ValueError(f"a result names a model, not {self.model!r}.")
+        if not isinstance(self.provider, str | None) or not isinstance(self.reason, str):
+            raise TypeError("provider and reason of a result are texts.")
+        if not isinstance(self.alternatives, tuple) or not all(isinstance(way, RoutingResult) for way in self.alternatives):
+            raise TypeError("alternatives are a tuple of results, each a RoutingResult.")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise ValueError(f"confidence {self.confidence!r} is not between 0 and 1.")
 
@@ -50,9 +54,9 @@ def flatten(result: RoutingResult) -> tuple[RoutingResult, ...]:
     A way keeps its own provider, reason, confidence and transform; what stands there twice is tried where it stands first.
     """
     ways: dict[tuple[str, str | None], RoutingResult] = {}
-    waiting = [result]
-    while waiting and len(ways) < ALTERNATIVES_MAX:
-        way = waiting.pop()
+    waiting, steps = [result], 0
+    while waiting and steps < ALTERNATIVES_MAX:
+        way, steps = waiting.pop(), steps + 1
         ways.setdefault((way.model, way.provider), replace(way, alternatives=()))
         waiting += reversed(way.alternatives)
     return tuple(ways.values())
