@@ -163,10 +163,11 @@ def test_advisory_never_refuses(unit, kind):
 
 def test_an_unknown_price_is_not_zero_unless_the_attachment_is_unmetered():
     capped = unpriced(rung())
-    assert judge(capped).detail == {"limit": "cap"}
+    assert judge(capped).detail["limit"] == "cap"
+    assert "`unmetered = true`" in judge(capped).detail["remedy"]
     assert judge(replace(capped, attachment=attachment("one", unmetered=True))).status == "chosen"
     assert judge(replace(capped, gauges=(gauge(unit=Unit.TOKENS, limit=1000),))).status == "chosen"
-    assert judge(replace(capped, gauges=()), Question(family=None, max_cost_nusd=10**9)).detail == {"limit": "max-cost"}
+    assert judge(replace(capped, gauges=()), Question(family=None, max_cost_nusd=10**9)).detail["limit"] == "max-cost"
 
 
 @pytest.mark.parametrize("unit", [Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS])

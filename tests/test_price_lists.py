@@ -412,6 +412,8 @@ def published(folder, answers):
             thread.join()
 
 
+# Whoever does not trust the server hangs up while it accepts him: Python may then complain of that socket of its own.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_row_4_7_a_list_is_fetched_over_https_and_over_nothing_less(command, home, monkeypatch):
     """
     Neither a redirect nor a certificate that nobody vouches for leads to a price.
