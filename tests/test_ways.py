@@ -1,10 +1,14 @@
 """Rules, workflows and `auto`, through a whole daemon: which way a call goes, who sent it there, and what is kept of that."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from ledger_kit import Clock
 from plane_kit import Plane, open_plane
+
+from quota_router import config
+from quota_router.daemon import open_daemon
 
 PROVIDERS = """
 [providers.claude-cli]
@@ -236,6 +240,50 @@ async def test_the_data_plane_follows_rules_and_tells_the_same_in_a_dry_run(tmp_
         )
         told = await plane.ask("POST", "/v1/chat/completions", body, x_quota_router_dry_run="true", x_stainless_retry_count="2")
         assert told.body["model"] == "asked"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "says"),
+    [
+        ({"model": "asked", "provider": "mian"}, 400, "No provider 'mian' is configured: did you mean 'main'?"),
+        ({"model": "asekd"}, 404, "No model 'asekd' is served here: did you mean 'asked'?"),
+        ({"model": "nothing-like-it"}, 404, "No model 'nothing-like-it' is served here. "),
+    ],
+)
+async def test_a_name_that_nobody_knows_is_told_with_the_nearest(tmp_path, clock, asked, status, says):
+    async with open_plane(tmp_path, PROVIDERS + MODELS, clock, KEYS) as plane:
+        told = await route(plane, **asked)
+        assert told.status == status
+        assert says in told.body["detail"]
+
+
+async def test_what_may_be_done_about_a_refusal_is_said_once(tmp_path, clock):
+    """
+    The dialect to ask in, the price to give; and no word that stands in a rung's numbers alone.
+    """
+    models = MODELS.replace(
+        'name = "deepseek/deepseek-chat"\n', 'name = "free"\nprovider = "main"\n[[models]]\nname = "deepseek/deepseek-chat"\n'
+    )
+    budget = (
+        '[[budgets]]\nname = "usd"\nsubject = "model:free"\nunit = "usd"\nlimit = "1"\nwindow = "day"\nenforcement = "strict"\n'
+    )
+    async with open_plane(tmp_path, PROVIDERS + models + budget, clock, KEYS) as plane:
+        told = await route(plane, model="free")
+        assert told.body["detail"].count("`unmetered = true`") == 1
+        body = {"model": "asked", "max_tokens": 5, "messages": [WORDS]}
+        told = await plane.ask("POST", "/v1/messages", body)
+        assert told.status == 400
+        assert told.body["error"]["message"].count("ask for it at `/v1/chat/completions`") == 1
+
+
+async def test_a_start_without_a_file_leaves_what_an_earlier_one_said(tmp_path, clock):
+    async with open_plane(tmp_path, PROVIDERS + MODELS, clock, KEYS) as plane:
+        before = plane.daemon.lane.catalog
+        variables = {"QUOTA_ROUTER_ADMIN_TOKEN": "qr-test", "XDG_STATE_HOME": str(tmp_path)}
+        loaded = config.load(plane.file, variables)
+    async with open_daemon(replace(loaded, path=None, desired={}, text=""), variables, clock=clock) as daemon:
+        assert daemon.lane.catalog.models == before.models
+        assert daemon.lane.catalog.providers == before.providers
 
 
 # --- workflows ----------------------------------------------------------------------------------------------------------------
