@@ -5,7 +5,7 @@ Law: a process is started from an argument list, in a session of its own, and wh
 reaped and its whole group was killed. What it writes is bounded: beyond that it is ended.
 Never: goes by way of a shell, adds to the environment, or hands on a file but the standard ones.
 
-What puts itself into another session is out of reach. Only a kill -9 of this daemon lets a group live on.
+What puts itself into another process group or session is out of reach. Only a kill -9 of this daemon lets a group live on.
 
 Decision 2026-11 -- `subprocess` and the loop's readers instead of asyncio's own subprocesses: those await between the fork and the
     moment when we know of it, and a loop that was cancelled there left the group alive; and they reap before they tell of an exit,
