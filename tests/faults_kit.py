@@ -27,6 +27,7 @@ LOOK_S = 0.01
 
 # As a full disk does: not as a row that is wrong, which is refused by itself.
 _REFUSING = "$$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = 'disk_full'; END $$"
+# A statement that the database cannot carry out: to a row that is wrong, as of a constraint, it says no by itself.
 _FULL = {
     "sqlite": "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} BEGIN SELECT abs(-9223372036854775807 - 1); END",
     "postgres": "CREATE TRIGGER full_{0} BEFORE INSERT ON {0} EXECUTE FUNCTION full()",

@@ -24,6 +24,7 @@ from quota_router.store.ledger import Admission, Setback, Settle
 from quota_router.store.lines import chain
 from quota_router.store.reports import Reports
 from quota_router.store.tables import balances, entries, holds, microseconds
+from quota_router.store.tenure import Job
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -337,11 +338,8 @@ async def test_a_job_that_breaks_hurts_nobody_else(tmp_path, clock):
     A mistake in one job fails that job; the others of its batch are written.
     """
 
-    class Broken:
-        hold_ids = ()
-        idempotency = None
-
-        def run(self, *_state_and_now):
+    class Broken(Job[None]):
+        def run(self, state, now):  # noqa: ARG002 -- a job's shape
             raise ZeroDivisionError
 
     of = catalog(limit())

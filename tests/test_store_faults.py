@@ -258,7 +258,7 @@ def end_sessions(run: Any, database: str) -> None:
 
 OUTAGES = {
     "sqlite, locked by another process": (SQLITE, locked, "database is locked"),
-    "sqlite, without room for rows": (SQLITE, without_rows, "disk full"),
+    "sqlite, without room for rows": (SQLITE, without_rows, "integer overflow"),
     "sqlite, removed": (SQLITE, removed, "is gone"),
     "sqlite, without its WAL": (SQLITE, without_wal, "is gone"),
     "sqlite, replaced by a backup": (SQLITE, replaced, "was replaced"),
@@ -374,7 +374,7 @@ async def test_a_daemon_that_may_not_write_its_ledger_does_not_start_and_says_wh
 
 STARTS = {
     "locked by another process": (locked, "database is locked"),
-    "without room for rows": (without_rows, "disk full"),
+    "without room for rows": (without_rows, "integer overflow"),
     "truncated to a half": (truncated(0.5), "malformed"),
 }
 

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -305,7 +306,8 @@ class Lane:
         settlements = ticket.job.settlements if ticket.job is not None else ()
         if self._spill is not None:
             for hold_id, settlement in settlements:
-                await self._in_thread(self._spill.refuse, Spilled(hold_id=hold_id, settlement=settlement))
+                with suppress(LedgerUnavailable):  # it is in the log, and the hold stays open
+                    await self._in_thread(self._spill.refuse, Spilled(hold_id=hold_id, settlement=settlement))
         return _caused(QuotaRouterError(), error)
 
     async def _run_edit(self, ticket: Ticket) -> None:

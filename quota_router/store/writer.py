@@ -141,7 +141,11 @@ class Writer:
     def is_down(self, error: Exception) -> bool:
         """Whether the database itself fails, as opposed to one job's rows."""
         dbapi = self._engine.dialect.loaded_dbapi
-        is_about_rows = isinstance(_of_driver(error), (dbapi.IntegrityError, dbapi.DataError, dbapi.ProgrammingError))
+        cause = _of_driver(error)
+        is_about_rows = isinstance(cause, (dbapi.IntegrityError, dbapi.DataError)) or (
+            # A value that no column takes. What the server calls a wrong statement, as on a table that is gone, is not.
+            isinstance(cause, dbapi.ProgrammingError) and getattr(cause, "sqlstate", None) is None
+        )
         return isinstance(error, self.failures) and not is_about_rows
 
     @staticmethod
